@@ -42,7 +42,10 @@ const keepsItsPrefix = (cookie: Cookie): boolean => {
   return !name.startsWith('__secure-') || cookie.secure
 }
 
-/** A browser's cookie store: prefixes, SameSite (Lax where none is given), Secure also on loopback, 4096 bytes a cookie. */
+/**
+ * A browser's cookie store: prefixes, SameSite, Secure also on loopback, 4096 bytes a cookie. A cookie without SameSite
+ * is Lax, without Chromium's two minutes in which it may go along with a cross-site POST.
+ */
 export const createCookies = () => {
   const jar = new CookieJar(undefined, { prefixSecurity: 'unsafe-disabled', rejectPublicSuffixes: true })
   const received: ReceivedCookie[] = []
