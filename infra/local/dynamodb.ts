@@ -1,0 +1,233 @@
+import { createRequire } from 'node:module'
+import db, { type Store, type Table } from 'dynalite/db/index.js'
+import validations from 'dynalite/validations/index.js'
+import {
+  ACCOUNT_ID,
+  type AwsOperation,
+  AwsRefusal,
+  type AwsServer,
+  type Gate,
+  isRecord,
+  refusal,
+  REGION,
+  serveAws,
+  tableArn,
+} from './aws-call.ts'
+import { createTransactions } from './dynamodb-transactions.ts'
+
+type Input = Record<string, unknown>
+type Action = (store: Store, input: Input, callback: (error: Error | null, output: Input) => void) => void
+
+const reads = ['BatchGetItem', 'DeleteTable', 'DescribeTable', 'GetItem', 'ListTables', 'Query', 'Scan']
+const itemWrites = ['DeleteItem', 'PutItem', 'UpdateItem']
+
+/** A key or an item, as the address of the item that it names: its table and nothing but its key attributes. */
+export interface ItemAddress {
+  TableName: string
+  Key: Input
+}
+
+/** What a transaction needs of the table store. */
+export interface Engine {
+  /** The input in dynalite's own form, or a refusal as DynamoDB words it. */
+  validate: (operation: string, input: Input) => Input
+  /** Runs an operation on validated input. */
+  run: (operation: string, input: Input) => Promise<Input>
+  addressOf: (tableName: unknown, keyOrItem: unknown) => Promise<ItemAddress>
+  /** Runs `write` while no other write touches these items. */
+  exclusively: <T>(addresses: ItemAddress[], write: () => Promise<T>) => Promise<T>
+}
+
+/**
+ * A DynamoDB answers on a free port of 127.0.0.1, empty and in memory: dynalite's parsers and store behind our server,
+ * which adds what dynalite lacks (`ALL_OLD` for failed conditions, TransactWriteItems, TTL settings; expired items stay,
+ * as they do for days at AWS) and refuses what only AWS refuses. Tables are active when CreateTable returns.
+ */
+export async function startDynamoDb(options: { gate: Gate }): Promise<AwsServer> {
+  const store = db.create({ createTableMs: 0, deleteTableMs: 0 })
+  Object.assign(store.tableDb, { awsAccountId: ACCOUNT_ID, awsRegion: REGION })
+  const engine = createEngine(store)
+  const operations: Record<string, AwsOperation> = { ...createTransactions(engine), ...createTimeToLive(engine) }
+  for (const name of reads) operations[name] = (input) => engine.run(name, engine.validate(name, input))
+  for (const name of itemWrites) operations[name] = (input) => writeItem(engine, name, input)
+  operations['BatchWriteItem'] = (input) => writeBatch(engine, input)
+  operations['CreateTable'] = async (input) => {
+    const created = await engine.run('CreateTable', engine.validate('CreateTable', input))
+    while (!(await isActive(store, String(input['TableName'])))) await new Promise(setImmediate)
+    return created
+  }
+  return serveAws(
+    { service: 'dynamodb', region: REGION, target: 'DynamoDB_20120810', json: '1.0', operations, resources },
+    options.gate,
+  )
+}
+
+function createEngine(store: Store): Engine {
+  const load = createRequire(import.meta.url)
+  const parts = new Map(
+    [...reads, ...itemWrites, 'BatchWriteItem', 'CreateTable'].map((name) => {
+      const file = `${name[0]?.toLowerCase()}${name.slice(1)}.js`
+      const action: Action = load(`dynalite/actions/${file}`)
+      const validation: { types: unknown; custom: unknown } = load(`dynalite/validations/${file}`)
+      return [name, { action, ...validation }] as const
+    }),
+  )
+  const part = (name: string) => {
+    const found = parts.get(name)
+    if (!found) throw new Error(`dynalite has no ${name}`)
+    return found
+  }
+  const tails = new Map<string, Promise<void>>()
+
+  return {
+    validate: (operation, input) => {
+      refuseLikeAws(operation, input)
+      const { types, custom } = part(operation)
+      try {
+        const data = validations.checkTypes(structuredClone(input), types)
+        validations.checkValidations(data, types, custom, store)
+        return data
+      } catch (error) {
+        throw asRefusal(error)
+      }
+    },
+
+    run: (operation, input) =>
+      new Promise((resolve, reject) => {
+        part(operation).action(store, input, (error, output) => (error ? reject(asRefusal(error)) : resolve(output)))
+      }),
+
+    addressOf: async (tableName, keyOrItem) => {
+      const TableName = String(tableName)
+      const { KeySchema } = await tableOf(store, TableName)
+      const attributes = isRecord(keyOrItem) ? keyOrItem : {}
+      const Key = Object.fromEntries(KeySchema.map(({ AttributeName: name }) => [name, attributes[name]]))
+      return { TableName, Key }
+    },
+
+    exclusively: async (addresses, write) => {
+      const names = addresses.map((address) => JSON.stringify(address))
+      const before = names.map((name) => tails.get(name))
+      const { promise, resolve } = Promise.withResolvers<void>()
+      for (const name of names) tails.set(name, promise)
+      try {
+        await Promise.all(before.filter((tail) => tail !== undefined))
+        return await write()
+      } finally {
+        for (const name of names) if (tails.get(name) === promise) tails.delete(name)
+        resolve()
+      }
+    },
+  }
+}
+
+/** A single write; a condition's failure carries the very item that it was judged against, where `ALL_OLD` is asked for. */
+async function writeItem(engine: Engine, name: string, input: Input): Promise<Input> {
+  const data = engine.validate(name, input)
+  const address = await engine.addressOf(data['TableName'], data['Key'] ?? data['Item'])
+  return engine.exclusively([address], async () => {
+    try {
+      return await engine.run(name, data)
+    } catch (error) {
+      const failed = error instanceof AwsRefusal && error.name === 'ConditionalCheckFailedException'
+      if (!failed || input['ReturnValuesOnConditionCheckFailure'] !== 'ALL_OLD') throw error
+      throw refusal(error.name, error.message, await engine.run('GetItem', { ...address }))
+    }
+  })
+}
+
+async function writeBatch(engine: Engine, input: Input): Promise<Input> {
+  const data = engine.validate('BatchWriteItem', input)
+  const addresses = await Promise.all(
+    batchOf(data).map(([tableName, { PutRequest: put, DeleteRequest: del }]) =>
+      engine.addressOf(tableName, isRecord(put) ? put['Item'] : isRecord(del) ? del['Key'] : undefined),
+    ),
+  )
+  return engine.exclusively(addresses, () => engine.run('BatchWriteItem', data))
+}
+
+function batchOf(input: Input): [string, Input][] {
+  const tables = isRecord(input['RequestItems']) ? Object.entries(input['RequestItems']) : []
+  return tables.flatMap(([tableName, writes]) =>
+    Array.isArray(writes) ? writes.filter(isRecord).map((write): [string, Input] => [tableName, write]) : [],
+  )
+}
+
+/** Time to live is only recorded: nothing is ever deleted by it here. */
+function createTimeToLive(engine: Engine): Record<string, AwsOperation> {
+  const attributes = new Map<string, string>()
+  const tableName = async (input: Input) => {
+    const { Table: table } = await engine.run('DescribeTable', engine.validate('DescribeTable', input))
+    return isRecord(table) ? String(table['TableName']) : ''
+  }
+  return {
+    UpdateTimeToLive: async (input) => {
+      const name = await tableName(input)
+      const specification = input['TimeToLiveSpecification']
+      const { AttributeName: attribute, Enabled: enabled } = isRecord(specification) ? specification : {}
+      if (typeof attribute !== 'string' || attribute === '' || typeof enabled !== 'boolean')
+        throw refusal('ValidationException', 'TimeToLiveSpecification needs AttributeName and Enabled')
+      if (enabled === attributes.has(name))
+        throw refusal('ValidationException', `TimeToLive is already ${enabled ? 'enabled' : 'disabled'}`)
+      if (enabled) attributes.set(name, attribute)
+      else attributes.delete(name)
+      return { TimeToLiveSpecification: { AttributeName: attribute, Enabled: enabled } }
+    },
+    DescribeTimeToLive: async (input) => {
+      const attribute = attributes.get(await tableName(input))
+      if (attribute === undefined) return { TimeToLiveDescription: { TimeToLiveStatus: 'DISABLED' } }
+      return { TimeToLiveDescription: { TimeToLiveStatus: 'ENABLED', AttributeName: attribute } }
+    },
+  }
+}
+
+/** Refuses what AWS refuses and dynalite lets through. */
+function refuseLikeAws(operation: string, input: Input): void {
+  const onFailure = input['ReturnValuesOnConditionCheckFailure'] ?? 'NONE'
+  if (itemWrites.includes(operation) && onFailure !== 'ALL_OLD' && onFailure !== 'NONE')
+    throw refusal(
+      'ValidationException',
+      `1 validation error detected: Value '${JSON.stringify(onFailure)}' at 'returnValuesOnConditionCheckFailure' failed ` +
+        'to satisfy constraint: Member must satisfy enum value set: [ALL_OLD, NONE]',
+    )
+  if (operation !== 'BatchWriteItem') return
+  const batch = batchOf(input)
+  if (batch.length > 25) throw refusal('ValidationException', 'Too many items requested for the BatchWriteItem call')
+  if (batch.some(([, { PutRequest, DeleteRequest }]) => PutRequest !== undefined && DeleteRequest !== undefined))
+    throw refusal(
+      'ValidationException',
+      'Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes',
+    )
+}
+
+function tableOf(store: Store, name: string): Promise<Table> {
+  return new Promise((resolve, reject) => {
+    store.getTable(name, true, (error, table) => (error ? reject(asRefusal(error)) : resolve(table)))
+  })
+}
+
+function isActive(store: Store, name: string): Promise<boolean> {
+  return tableOf(store, name).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** dynalite's error as a refusal; anything else stays as it is. */
+function asRefusal(error: unknown): unknown {
+  if (!(error instanceof Error) || !('body' in error) || !isRecord(error.body)) return error
+  const type = String(error.body['__type']).split('#').at(-1) ?? ''
+  const { message, Message } = error.body
+  return refusal(type, typeof message === 'string' ? message : String(Message))
+}
+
+function resources(operation: string, input: Input): string[] {
+  if (operation === 'ListTables') return ['*']
+  if (operation === 'TransactWriteItems') {
+    const items = Array.isArray(input['TransactItems']) ? input['TransactItems'].filter(isRecord) : []
+    return [...new Set(items.flatMap(Object.values).map((request) => tableArn(request?.TableName)))]
+  }
+  if (isRecord(input['RequestItems'])) return Object.keys(input['RequestItems']).map(tableArn)
+  const index = input['IndexName']
+  return [typeof index === 'string' ? `${tableArn(input['TableName'])}/index/${index}` : tableArn(input['TableName'])]
+}
