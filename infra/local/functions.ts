@@ -1,0 +1,326 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { stripTypeScriptTypes } from 'node:module'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { ACCOUNT_ID, REGION } from './aws-call.ts'
+import type { FunctionErrorBody, InstanceMessage, InvokeMessage } from './instance.ts'
+import type { HttpObservation } from './trace.ts'
+
+/** A function as its template describes it; `taskRoot` is the folder with its bundle, `handler` is `file.export`. */
+export interface FunctionDefinition {
+  logicalId: string
+  functionName: string
+  arn: string
+  logGroupName: string
+  runtime: string
+  handler: string
+  taskRoot: string
+  memoryMegabytes: number
+  timeoutSeconds: number
+  environment: Record<string, string>
+}
+
+/** What a function's instances get besides its definition, and where their words go. */
+export interface FunctionPoolOptions {
+  definition: FunctionDefinition
+  endpoints: { dynamodb: string; secretsManager: string }
+  maxInstances: number
+  onLog?: (functionName: string, line: string) => void
+  onHttp?: (observation: HttpObservation) => void
+}
+
+/** How many instances there are now and have been, and the process ids of the busy and the idle ones. */
+export interface FunctionStats {
+  started: number
+  busy: number
+  idle: number
+  waiting: number
+  invocations: number
+  busyPids: number[]
+  idlePids: number[]
+}
+
+/** The instances of one function. */
+export interface FunctionPool {
+  definition: FunctionDefinition
+  /** Resolves with the handler's result after a round through JSON; rejects with a `FunctionError`. */
+  invoke: (event: unknown) => Promise<unknown>
+  stats: () => FunctionStats
+  /** Every instance is gone at once, busy or not, as if it had crashed. */
+  kill: () => void
+  /** Every instance has ended, its last output is reported, and no invocation is left waiting. */
+  close: () => Promise<void>
+}
+
+/** A failed invocation as Lambda reports it: `errorType` such as `Runtime.ExitError`, `Sandbox.Timedout` or the thrown error's name. */
+export class FunctionError extends Error {
+  readonly errorType: string
+  readonly functionName: string
+
+  constructor(
+    functionName: string,
+    { errorType, errorMessage }: Pick<FunctionErrorBody, 'errorType' | 'errorMessage'>,
+  ) {
+    super(`${errorType}: ${errorMessage}`)
+    this.name = 'FunctionError'
+    this.errorType = errorType
+    this.functionName = functionName
+  }
+}
+
+interface Invocation {
+  requestId: string
+  event: string
+  resolve: (payload: unknown) => void
+  reject: (error: Error) => void
+}
+
+interface Instance {
+  child: ChildProcess
+  state: 'starting' | 'idle' | 'busy'
+  current?: Invocation
+  timer?: NodeJS.Timeout
+}
+
+const environmentLimitBytes = 4096
+const payloadLimitBytes = 6 * 1024 * 1024
+const initLimitMs = 10_000
+const reservedNames =
+  /^(_HANDLER|_X_AMZN_TRACE_ID|AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_(FUNCTION_(NAME|MEMORY_SIZE|VERSION)|INITIALIZATION_TYPE|LOG_(GROUP|STREAM)_NAME|RUNTIME_API)|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|LAMBDA_(TASK_ROOT|RUNTIME_DIR))$/
+
+/** The access key id that a function's calls of AWS carry, which is how the emulators know who calls. */
+export function accessKeyIdOf(logicalId: string): string {
+  return `LOCAL${logicalId.toUpperCase().replaceAll(/[^A-Z0-9]/g, '')}`
+}
+
+/**
+ * A function is ready to be invoked; instances start when they are needed. An idle instance is reused, another starts cold
+ * when all are busy, and beyond `maxInstances` invocations wait in line. Throws where Lambda refuses the configuration:
+ * environment over 4 KB, reserved variable names, a runtime that is not this Node.js.
+ */
+export function createFunctionPool({
+  definition,
+  endpoints,
+  maxInstances,
+  onLog,
+  onHttp,
+}: FunctionPoolOptions): FunctionPool {
+  refuseBadConfiguration(definition)
+  const { functionName, timeoutSeconds } = definition
+  const environment = instanceEnvironment(definition, endpoints)
+  const instances = new Set<Instance>()
+  const idle: Instance[] = []
+  const queue: Invocation[] = []
+  const counts = { started: 0, invocations: 0 }
+  let closed = false
+
+  const failure = (errorType: string, errorMessage: string) =>
+    new FunctionError(functionName, { errorType, errorMessage })
+
+  const schedule = (): void => {
+    while (queue.length > 0 && idle.length > 0) {
+      const instance = idle.pop()
+      const invocation = queue.shift()
+      if (instance && invocation) hand(instance, invocation)
+    }
+    let starting = [...instances].filter(({ state }) => state === 'starting').length
+    while (starting < queue.length && instances.size < maxInstances) {
+      start()
+      starting += 1
+    }
+  }
+
+  const hand = (instance: Instance, invocation: Invocation): void => {
+    instance.state = 'busy'
+    instance.current = invocation
+    instance.timer = setTimeout(() => {
+      const { requestId } = invocation
+      end(
+        instance,
+        failure('Sandbox.Timedout', `RequestId: ${requestId} Error: Task timed out after ${timeoutSeconds.toFixed(2)} seconds`),
+      )
+    }, timeoutSeconds * 1000)
+    const message: InvokeMessage = {
+      type: 'invoke',
+      requestId: invocation.requestId,
+      event: invocation.event,
+      deadlineMs: Date.now() + timeoutSeconds * 1000,
+      invokedFunctionArn: definition.arn,
+    }
+    // A failed send means that the process is gone; its exit is what fails the invocation.
+    instance.child.send(message, () => {})
+  }
+
+  const finish = (instance: Instance, settle: (invocation: Invocation) => void): void => {
+    clearTimeout(instance.timer)
+    const { current } = instance
+    delete instance.current
+    instance.state = 'idle'
+    idle.push(instance)
+    if (current) settle(current)
+    schedule()
+  }
+
+  /** The instance is gone; its invocation fails with the error, or the oldest waiting one does if it never became ready. */
+  const end = (instance: Instance, error: Error): void => {
+    if (!instances.delete(instance)) return
+    clearTimeout(instance.timer)
+    instance.child.kill('SIGKILL')
+    if (idle.includes(instance)) idle.splice(idle.indexOf(instance), 1)
+    const failed = instance.state === 'starting' ? queue.shift() : instance.current
+    failed?.reject(error)
+    if (!closed) schedule()
+  }
+
+  const receive = (instance: Instance, message: InstanceMessage): void => {
+    if (message.type === 'http') onHttp?.(message.observation)
+    else if (!instances.has(instance)) return
+    else if (message.type === 'ready') finish(instance, () => {})
+    else if (message.type === 'init-error') end(instance, new FunctionError(functionName, message.error))
+    else if (message.type === 'error')
+      finish(instance, ({ reject }) => reject(new FunctionError(functionName, message.error)))
+    else {
+      const tooLarge = Buffer.byteLength(message.payload) > payloadLimitBytes
+      finish(instance, ({ resolve, reject }) => {
+        if (!tooLarge) return resolve(JSON.parse(message.payload))
+        const text = `Response payload size exceeded maximum allowed payload size (${payloadLimitBytes} bytes).`
+        return reject(failure('Function.ResponseSizeTooLarge', text))
+      })
+    }
+  }
+
+  const start = (): void => {
+    const child = spawn(process.execPath, [instanceScript()], {
+      cwd: definition.taskRoot,
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      serialization: 'advanced',
+    })
+    const instance: Instance = { child, state: 'starting' }
+    instances.add(instance)
+    counts.started += 1
+    instance.timer = setTimeout(
+      () => end(instance, failure('Sandbox.Timedout', 'Init timed out after 10 seconds')),
+      initLimitMs,
+    )
+    for (const stream of [child.stdout, child.stderr]) {
+      if (stream) createInterface({ input: stream }).on('line', (line) => onLog?.(functionName, line))
+    }
+    child.on('message', (message) => receive(instance, message as InstanceMessage))
+    child.on('error', (error) => end(instance, failure('Runtime.ExitError', error.message)))
+    child.on('exit', (code, signal) => {
+      const requestId = instance.current?.requestId ?? '(none)'
+      const how = signal ? `signal: ${signal}` : `exit status ${code}`
+      end(instance, failure('Runtime.ExitError', `RequestId: ${requestId} Error: Runtime exited with error: ${how}`))
+    })
+  }
+
+  const invoke = async (event: unknown): Promise<unknown> => {
+    if (closed) throw failure('ResourceNotFoundException', 'the function is gone')
+    const text = JSON.stringify(event)
+    if (Buffer.byteLength(text) > payloadLimitBytes) {
+      throw failure(
+        'RequestTooLargeException',
+        `Request must be smaller than ${payloadLimitBytes} bytes for the InvokeFunction operation`,
+      )
+    }
+    counts.invocations += 1
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    queue.push({ requestId: randomUUID(), event: text, resolve, reject })
+    schedule()
+    return promise
+  }
+
+  const pids = (state: Instance['state']) =>
+    [...instances].filter((instance) => instance.state === state).map(({ child }) => child.pid ?? 0)
+
+  const close = async (): Promise<void> => {
+    closed = true
+    const children = [...instances].map(({ child }) => child)
+    const ended = children.map((child) => new Promise((resolve) => child.once('close', resolve)))
+    const gone = failure('Runtime.ExitError', 'the function is being closed')
+    for (const waiting of queue.splice(0)) waiting.reject(gone)
+    for (const instance of instances) end(instance, gone)
+    await Promise.all(ended)
+  }
+
+  return {
+    definition,
+    invoke,
+    stats: () => ({
+      ...counts,
+      busy: pids('busy').length,
+      idle: pids('idle').length,
+      waiting: queue.length,
+      busyPids: pids('busy'),
+      idlePids: pids('idle'),
+    }),
+    kill: () => {
+      for (const instance of instances)
+        end(instance, failure('Runtime.ExitError', 'Runtime exited with error: signal: killed'))
+    },
+    close,
+  }
+}
+
+function refuseBadConfiguration({ logicalId, environment, runtime }: FunctionDefinition): void {
+  const size = Buffer.byteLength(JSON.stringify(environment))
+  if (size > environmentLimitBytes) {
+    throw new Error(
+      `The environment variables of ${logicalId} take ${size} bytes; Lambda allows ${environmentLimitBytes}.`,
+    )
+  }
+  const reserved = Object.keys(environment).find((name) => reservedNames.test(name))
+  if (reserved) throw new Error(`${logicalId} sets ${reserved}, which Lambda reserves.`)
+  const major = process.versions.node.split('.')[0]
+  if (runtime !== `nodejs${major}.x`) {
+    throw new Error(`${logicalId} wants the runtime ${runtime}, but this is Node.js ${major}.`)
+  }
+}
+
+function instanceEnvironment(
+  definition: FunctionDefinition,
+  endpoints: FunctionPoolOptions['endpoints'],
+): Record<string, string> {
+  return {
+    // Node.js cannot open sockets on Windows without it.
+    ...(process.env['SystemRoot'] ? { SystemRoot: process.env['SystemRoot'] } : {}),
+    ...definition.environment,
+    // Away from the developer's own home, so that no ~/.aws reaches the function.
+    HOME: definition.taskRoot,
+    TZ: 'UTC',
+    _HANDLER: definition.handler,
+    LAMBDA_TASK_ROOT: definition.taskRoot,
+    AWS_REGION: REGION,
+    AWS_DEFAULT_REGION: REGION,
+    AWS_EXECUTION_ENV: `AWS_Lambda_${definition.runtime}`,
+    AWS_LAMBDA_FUNCTION_NAME: definition.functionName,
+    AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(definition.memoryMegabytes),
+    AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
+    AWS_LAMBDA_INITIALIZATION_TYPE: 'on-demand',
+    AWS_LAMBDA_LOG_GROUP_NAME: definition.logGroupName,
+    AWS_LAMBDA_LOG_STREAM_NAME: `[$LATEST]${randomBytes(16).toString('hex')}`,
+    AWS_ACCESS_KEY_ID: accessKeyIdOf(definition.logicalId),
+    AWS_SECRET_ACCESS_KEY: 'local',
+    AWS_SESSION_TOKEN: `local-${ACCOUNT_ID}`,
+    AWS_ENDPOINT_URL_DYNAMODB: endpoints.dynamodb,
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoints.secretsManager,
+  }
+}
+
+let script: string | undefined
+
+/** `instance.ts` with its types stripped once: stripping in each instance would double its cold start. */
+function instanceScript(): string {
+  if (script) return script
+  const folder = join(import.meta.dirname, '../../node_modules/.cache/coatcheck')
+  mkdirSync(folder, { recursive: true })
+  const source = stripTypeScriptTypes(readFileSync(join(import.meta.dirname, 'instance.ts'), 'utf8'))
+  const draft = join(folder, `instance.${process.pid}.${randomBytes(4).toString('hex')}.mjs`)
+  writeFileSync(draft, source)
+  script = join(folder, 'instance.mjs')
+  renameSync(draft, script)
+  return script
+}
