@@ -1,0 +1,290 @@
+import { randomBytes } from 'node:crypto'
+import type { JWTPayload } from 'jose'
+import { createClients, type Client } from './clients.ts'
+import { createGrants, type GrantSettings } from './grants.ts'
+import { bearer, formOf, parametersOf, refuse, Refusal } from './oauth-request.ts'
+import { json, startRecordingServer, type Answer, type Received } from './server.ts'
+
+/** The endpoints of the strict server, as `requests`, `count`, `plan` and `always` name them. */
+export type Endpoint =
+  | 'metadata'
+  | 'jwks'
+  | 'register'
+  | 'client'
+  | 'par'
+  | 'authorize'
+  | 'token'
+  | 'userinfo'
+  | 'revoke'
+  | 'end_session'
+  | 'other'
+
+/** How the strict server differs from its defaults. */
+export type StrictOptions = {
+  /** Where the metadata is: RFC 8414, OpenID Connect Discovery, or both (the default). */
+  metadata?: 'both' | 'oauth' | 'openid'
+  /** False for plain OAuth: no `openid` scope, ID token, `nonce`, UserInfo, `prompt`, `login_hint`. */
+  openid?: boolean
+  scopes?: string[]
+  authMethods?: string[]
+  /** Registration wants this token, and refuses any token where there is none. */
+  initialAccessToken?: string
+  accessTokenSeconds?: number
+  clientSecretSeconds?: number
+  /** Resource indicators (RFC 8707) that are known; `resource` is an unknown parameter where none is. */
+  resources?: string[]
+  /** Refresh tokens are used once and a second use ends the grant; true unless told. */
+  rotation?: boolean
+  /** A new code for a user and client ends their older grants. */
+  oneGrantPerUser?: boolean
+  par?: boolean
+  /** The `iss` of RFC 9207 in authorization responses; true unless told. */
+  iss?: boolean
+  users?: Record<string, JWTPayload>
+}
+
+const random = (): string => randomBytes(24).toString('base64url')
+
+/**
+ * Starts an authorization server that refuses whatever a real one may refuse: unknown, repeated and empty parameters,
+ * another redirect URI, a missing S256 challenge, nonce or state, a code or a rotated refresh token that comes again
+ * (which ends the grant), another way to authenticate than the registered one, credentials that are not form-encoded.
+ * It signs its test user in without a page. Everything that arrives is recorded, and faults stand before its endpoints.
+ * @see RFC 6749, 7009, 7591, 7592, 7636, 8414, 8707, 9126, 9207; OpenID Connect Core 1.0
+ */
+export const startStrictAuthorizationServer = async (options: StrictOptions = {}) => {
+  const { openid = true, iss = true, rotation = true, resources = [], metadata: places = 'both' } = options
+  const scopes = options.scopes ?? [...(openid ? ['openid', 'profile', 'email'] : []), 'offline_access', 'read']
+  const users = options.users ?? { ada: { name: 'Ada', email: 'ada@example.com' }, grace: { name: 'Grace' } }
+  const settings: GrantSettings & { user: string; aheadSeconds: number } = {
+    /** Who signs in; a `login_hint` that names a user wins. */
+    user: Object.keys(users)[0] ?? 'ada',
+    accessTokenSeconds: options.accessTokenSeconds ?? 300,
+    idToken: {},
+    /** How far the server's clock is ahead of ours. */
+    aheadSeconds: 0,
+  }
+  const nowMs = () => Date.now() + settings.aheadSeconds * 1000
+  const secrets: string[] = []
+  const issued = (secret: string): string => {
+    secrets.push(secret)
+    return secret
+  }
+  const pushed = new Map<string, Map<string, string>>()
+  const oneGrantPerUser = options.oneGrantPerUser ?? false
+  const grants = await createGrants({ settings, users, rotation, oneGrantPerUser, nowMs, issued })
+
+  const clients = createClients({
+    initialAccessToken: options.initialAccessToken,
+    authMethods: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    scopes,
+    clientSecretSeconds: options.clientSecretSeconds ?? 0,
+    nowMs,
+    issued,
+  })
+
+  const authorizationParameters = [
+    'response_type',
+    'client_id',
+    'redirect_uri',
+    'scope',
+    'state',
+    'code_challenge',
+    'code_challenge_method',
+    ...(openid ? ['nonce', 'prompt', 'login_hint', 'max_age'] : []),
+    ...(resources.length > 0 ? ['resource'] : []),
+  ]
+
+  const metadata = (issuer: string) => ({
+    issuer,
+    authorization_endpoint: `${issuer}/authorize`,
+    token_endpoint: `${issuer}/token`,
+    registration_endpoint: `${issuer}/register`,
+    revocation_endpoint: `${issuer}/revoke`,
+    ...(options.par ? { pushed_authorization_request_endpoint: `${issuer}/par` } : {}),
+    ...(openid
+      ? {
+          jwks_uri: `${issuer}/jwks`,
+          userinfo_endpoint: `${issuer}/userinfo`,
+          end_session_endpoint: `${issuer}/end_session`,
+          subject_types_supported: ['public'],
+          id_token_signing_alg_values_supported: ['RS256'],
+        }
+      : {}),
+    scopes_supported: scopes,
+    response_types_supported: ['code'],
+    response_modes_supported: ['query'],
+    grant_types_supported: ['authorization_code', 'refresh_token'],
+    code_challenge_methods_supported: ['S256'],
+    token_endpoint_auth_methods_supported: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    ...(iss ? { authorization_response_iss_parameter_supported: true } : {}),
+  })
+
+  /** What is wrong with an authorization request of a known client, or nothing. */
+  const fault = (client: Client, parameters: Map<string, string>): string | undefined => {
+    const words = (parameters.get('scope') ?? '').split(' ')
+    if (parameters.get('response_type') !== 'code') return 'unsupported_response_type'
+    if (words.some((word) => !client.scope.split(' ').includes(word))) return 'invalid_scope'
+    if (parameters.get('code_challenge_method') !== 'S256') return 'invalid_request'
+    if (!/^[\w-]{43}$/.test(parameters.get('code_challenge') ?? '')) return 'invalid_request'
+    if ((parameters.get('state') ?? '').length < 22) return 'invalid_request'
+    if (words.includes('openid') && (parameters.get('nonce') ?? '').length < 22) return 'invalid_request'
+    if (resources.length > 0 && !resources.includes(parameters.get('resource') ?? '')) return 'invalid_target'
+    return undefined
+  }
+
+  /** The client of an authorization request; one that is not known or names another redirect URI is never sent back. */
+  const requester = (parameters: Map<string, string>): Client => {
+    const client = clients.find(parameters.get('client_id')) ?? refuse('invalid_client', 'unknown client')
+    if (!client.redirect_uris.includes(parameters.get('redirect_uri') ?? '')) {
+      refuse('invalid_request', 'not a registered redirect URI')
+    }
+    return client
+  }
+
+  const push = (request: Received): Answer => {
+    const form = formOf(request, [...authorizationParameters, 'client_secret'])
+    const { client_id: id } = clients.authenticate(request, form)
+    form.delete('client_secret')
+    form.set('client_id', id)
+    const error = fault(requester(form), form)
+    if (error !== undefined) refuse(error, 'as a pushed authorization request')
+    const uri = `urn:ietf:params:oauth:request_uri:${random()}`
+    pushed.set(uri, form)
+    return json(201, { request_uri: uri, expires_in: 60 })
+  }
+
+  const authorize = (request: Received, issuer: string): Answer => {
+    if (request.method !== 'GET') refuse('invalid_request', 'only GET', 405)
+    const asked = parametersOf(request.query, [...authorizationParameters, ...(options.par ? ['request_uri'] : [])])
+    const uri = asked.get('request_uri')
+    if (uri !== undefined && asked.size !== 2) refuse('invalid_request', 'parameters beside request_uri')
+    const parameters = uri === undefined ? asked : (pushed.get(uri) ?? refuse('invalid_request_uri', 'unknown or used'))
+    if (uri !== undefined) pushed.delete(uri)
+    const client = requester(parameters)
+    const redirectUri = parameters.get('redirect_uri') ?? ''
+    const back = new URL(redirectUri)
+    const error = fault(client, parameters)
+    if (error === undefined) {
+      const hint = parameters.get('login_hint')
+      const subject = hint !== undefined && Object.hasOwn(users, hint) ? hint : settings.user
+      const { scope = '', resource, nonce, code_challenge: challenge = '' } = Object.fromEntries(parameters)
+      const facts = { clientId: client.client_id, subject, scope, resource, nonce }
+      const code = grants.begin(facts, { redirectUri, challenge })
+      back.searchParams.set('code', code)
+    } else {
+      back.searchParams.set('error', error)
+    }
+    const state = parameters.get('state')
+    if (state !== undefined) back.searchParams.set('state', state)
+    if (iss) back.searchParams.set('iss', issuer)
+    return { status: 302, headers: { Location: back.href, 'Cache-Control': 'no-store' } }
+  }
+
+  const token = (request: Received, issuer: string): Answer | Promise<Answer> => {
+    const own = ['grant_type', 'client_id', 'client_secret', ...(resources.length > 0 ? ['resource'] : [])]
+    const type = new URLSearchParams(request.body.toString('utf8')).get('grant_type')
+    const redeems = type === 'authorization_code'
+    const form = formOf(request, [...own, ...(redeems ? ['code', 'redirect_uri', 'code_verifier'] : ['refresh_token'])])
+    const client = clients.authenticate(request, form)
+    if (!client.grant_types.includes(type ?? '')) refuse('unauthorized_client', 'not a grant type of this client')
+    return redeems ? grants.redeem(issuer, form, client) : grants.refresh(issuer, form, client)
+  }
+
+  const revoke = (request: Received): Answer => {
+    const form = formOf(request, ['token', 'token_type_hint', 'client_id', 'client_secret'])
+    const { client_id: id } = clients.authenticate(request, form)
+    grants.revoke(form.get('token') ?? refuse('invalid_request', 'no token'), id)
+    return { status: 200 }
+  }
+
+  const userinfo = (request: Received): Answer => {
+    const challenge = { 'WWW-Authenticate': 'Bearer error="invalid_token"' }
+    const sub = grants.subjectOf(bearer(request)) ?? refuse('invalid_token', 'not a live token', 401, challenge)
+    return json(200, { sub, ...users[sub] })
+  }
+
+  const endSession = (request: Received): Answer => {
+    const known = ['id_token_hint', 'client_id', 'post_logout_redirect_uri', 'state', 'logout_hint']
+    const parameters = parametersOf(request.query, known)
+    const client = clients.find(parameters.get('client_id'))
+    const target = parameters.get('post_logout_redirect_uri')
+    const registered = client?.['post_logout_redirect_uris']
+    if (target === undefined)
+      return { status: 200, headers: { 'Content-Type': 'text/html' }, body: '<h1>Signed out</h1>' }
+    if (!Array.isArray(registered) || !registered.includes(target)) refuse('invalid_request', 'not a registered URI')
+    const back = new URL(target)
+    const state = parameters.get('state')
+    if (state !== undefined) back.searchParams.set('state', state)
+    return { status: 302, headers: { Location: back.href } }
+  }
+
+  const respond = (request: Received & { endpoint: Endpoint }, issuer: string): Answer | Promise<Answer> => {
+    const [path = ''] = request.path.split('?')
+    const management = `${issuer}/register/`
+    switch (request.endpoint) {
+      case 'metadata':
+        if (places !== 'both' && path.endsWith('openid-configuration') !== (places === 'openid')) return { status: 404 }
+        return json(200, metadata(issuer))
+      case 'jwks':
+        return json(200, { keys: [grants.jwk] })
+      case 'register':
+        return clients.register(request, (id) => management + encodeURIComponent(id))
+      case 'client':
+        return clients.manage(request, decodeURIComponent(path.slice('/register/'.length)))
+      case 'par':
+        return push(request)
+      case 'authorize':
+        return authorize(request, issuer)
+      case 'token':
+        return token(request, issuer)
+      case 'revoke':
+        return revoke(request)
+      case 'userinfo':
+        return userinfo(request)
+      case 'end_session':
+        return endSession(request)
+      default:
+        return { status: 404 }
+    }
+  }
+
+  const endpointOf = (_method: string, path: string): Endpoint => {
+    if (path.startsWith('/.well-known/')) return 'metadata'
+    if (path.startsWith('/register/')) return 'client'
+    const plain: Endpoint[] = ['register', 'authorize', 'token', 'revoke']
+    const oidc: Endpoint[] = ['jwks', 'userinfo', 'end_session']
+    const served = [...plain, ...(openid ? oidc : []), ...(options.par ? (['par'] as const) : [])]
+    return served.find((name) => path === `/${name}`) ?? 'other'
+  }
+
+  const server = await startRecordingServer<Endpoint>(endpointOf, async (request, url) => {
+    try {
+      return await respond(request, url)
+    } catch (error) {
+      if (error instanceof Refusal) return error.answer
+      throw error
+    }
+  })
+
+  return {
+    ...server,
+    issuer: server.url,
+    settings,
+    /** The clients that are registered now. */
+    clients: clients.all,
+    /** Every code, token and credential that was ever given away, to search logs, replies and items for. */
+    secrets: secrets as readonly string[],
+    grants: grants.all,
+    /** The requests to the token endpoint of one grant type. */
+    tokenRequests: (type: 'authorization_code' | 'refresh_token') =>
+      server.requests.filter(
+        ({ endpoint, body }) => endpoint === 'token' && new URLSearchParams(body.toString()).get('grant_type') === type,
+      ),
+    expireAccessTokens: grants.expireAccessTokens,
+    endGrants: grants.end,
+  }
+}
+
+/** A strict authorization server that runs. */
+export type StrictAuthorizationServer = Awaited<ReturnType<typeof startStrictAuthorizationServer>>

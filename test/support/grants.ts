@@ -1,0 +1,156 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT, type JWTPayload } from 'jose'
+import type { Client } from './clients.ts'
+import { refuse } from './oauth-request.ts'
+import { json, type Answer } from './server.ts'
+
+/** How the next ID tokens differ from good ones; a claim set to `undefined` is left out. */
+export type IdTokenChange = {
+  claims?: Record<string, unknown>
+  as?: 'none' | 'HS256' | 'another key' | 'unknown kid' | 'tampered'
+}
+
+/** What one code led to; `live` until it is revoked, replaced, or a code or refresh token of it comes again. */
+export type Grant = {
+  id: string
+  clientId: string
+  subject: string
+  scope: string
+  resource: string | undefined
+  nonce: string | undefined
+  live: boolean
+  renewals: number
+}
+
+type Code = { grant: Grant; redirectUri: string; challenge: string; spent: boolean; endsMs: number }
+
+/** What tests change while the server runs. */
+export type GrantSettings = { accessTokenSeconds: number; idToken: IdTokenChange }
+
+type Rules = {
+  settings: GrantSettings
+  users: Record<string, JWTPayload>
+  rotation: boolean
+  oneGrantPerUser: boolean
+  nowMs: () => number
+  issued: (secret: string) => string
+}
+
+const random = (): string => randomBytes(24).toString('base64url')
+const isPkce = /^[\w.~-]{43,128}$/
+
+/** Issues and takes codes and tokens; each code once, each refresh token once where it rotates. */
+export const createGrants = async ({ settings, users, rotation, oneGrantPerUser, nowMs, issued }: Rules) => {
+  const [key, strangerKey] = await Promise.all([generateKeyPair('RS256'), generateKeyPair('RS256')])
+  const jwk = { ...(await exportJWK(key.publicKey)), kid: 'strict-1', use: 'sig', alg: 'RS256' }
+  const grants: Grant[] = []
+  const codes = new Map<string, Code>()
+  const accessTokens = new Map<string, { grant: Grant; endsMs: number }>()
+  const refreshTokens = new Map<string, { grant: Grant; spent: boolean }>()
+
+  /** A new grant; the result is its code. */
+  const begin = (
+    facts: Omit<Grant, 'id' | 'live' | 'renewals'>,
+    { redirectUri, challenge }: { redirectUri: string; challenge: string },
+  ): string => {
+    for (const old of oneGrantPerUser ? grants : []) {
+      if (old.clientId === facts.clientId && old.subject === facts.subject) old.live = false
+    }
+    const grant: Grant = { id: random(), ...facts, live: true, renewals: 0 }
+    grants.push(grant)
+    const code = issued(`code-${random()}`)
+    codes.set(code, { grant, redirectUri, challenge, spent: false, endsMs: nowMs() + 60_000 })
+    return code
+  }
+
+  const idToken = async (issuer: string, grant: Grant, client: Client): Promise<string> => {
+    const { claims = {}, as } = settings.idToken
+    const seconds = Math.floor(nowMs() / 1000)
+    const good = { iss: issuer, aud: grant.clientId, sub: grant.subject, iat: seconds, exp: seconds + 300 }
+    const profile = users[grant.subject]
+    const payload = JSON.parse(JSON.stringify({ ...good, nonce: grant.nonce, sid: grant.id, ...profile, ...claims }))
+    if (as === 'none') return new UnsecuredJWT(payload).encode()
+    const secret = new TextEncoder().encode(client.client_secret ?? 'secret')
+    const header = { alg: as === 'HS256' ? 'HS256' : 'RS256', kid: as === 'unknown kid' ? 'unknown' : jwk.kid }
+    const signer = as === 'another key' ? strangerKey.privateKey : key.privateKey
+    const token = await new SignJWT(payload).setProtectedHeader(header).sign(as === 'HS256' ? secret : signer)
+    if (as !== 'tampered') return token
+    const [head, , signature] = token.split('.')
+    return [head, Buffer.from(JSON.stringify({ ...payload, sub: 'mallory' })).toString('base64url'), signature].join(
+      '.',
+    )
+  }
+
+  const tokens = async (issuer: string, grant: Grant, client: Client, refreshToken: string | undefined) => {
+    const access = issued(`at-${random()}`)
+    accessTokens.set(access, { grant, endsMs: nowMs() + settings.accessTokenSeconds * 1000 })
+    const next = client.grant_types.includes('refresh_token') && (refreshToken === undefined || rotation)
+    const refresh = next ? issued(`rt-${random()}`) : undefined
+    if (refresh !== undefined) refreshTokens.set(refresh, { grant, spent: false })
+    const id = grant.scope.split(' ').includes('openid') ? issued(await idToken(issuer, grant, client)) : undefined
+    const { accessTokenSeconds: expires_in } = settings
+    return json(200, {
+      access_token: access,
+      token_type: 'Bearer',
+      expires_in,
+      scope: grant.scope,
+      refresh_token: refresh,
+      id_token: id,
+    })
+  }
+
+  const redeem = (issuer: string, form: Map<string, string>, client: Client): Promise<Answer> => {
+    const code = codes.get(form.get('code') ?? '')
+    if (!code || code.grant.clientId !== client.client_id) return refuse('invalid_grant', 'not a code of this client')
+    if (code.spent) code.grant.live = false
+    const verifier = form.get('code_verifier') ?? ''
+    if (code.spent || code.endsMs <= nowMs()) refuse('invalid_grant', 'a code is used once and soon')
+    code.spent = true
+    if (form.get('redirect_uri') !== code.redirectUri) refuse('invalid_grant', 'another redirect URI')
+    if (!isPkce.test(verifier) || createHash('sha256').update(verifier).digest('base64url') !== code.challenge) {
+      refuse('invalid_grant', 'not the verifier of the challenge')
+    }
+    if (form.get('resource') !== code.grant.resource) refuse('invalid_target', 'another resource')
+    return tokens(issuer, code.grant, client, undefined)
+  }
+
+  const refresh = (issuer: string, form: Map<string, string>, client: Client): Promise<Answer> => {
+    const token = form.get('refresh_token') ?? ''
+    const known = refreshTokens.get(token)
+    if (!known || known.grant.clientId !== client.client_id)
+      return refuse('invalid_grant', 'not a token of this client')
+    if (known.spent) known.grant.live = false
+    if (!known.grant.live) refuse('invalid_grant', 'the grant has ended')
+    if (form.get('resource') !== known.grant.resource) refuse('invalid_target', 'another resource')
+    known.spent = rotation
+    known.grant.renewals += 1
+    return tokens(issuer, known.grant, client, token)
+  }
+
+  return {
+    jwk,
+    begin,
+    redeem,
+    refresh,
+    /** RFC 7009: a refresh token takes its grant along, an access token goes alone, a stranger's stays. */
+    revoke: (value: string, clientId: string): void => {
+      const grant = refreshTokens.get(value)?.grant
+      if (grant?.clientId === clientId) grant.live = false
+      if (accessTokens.get(value)?.grant.clientId === clientId) accessTokens.delete(value)
+    },
+    /** Whose a live access token is. */
+    subjectOf: (value: string | undefined): string | undefined => {
+      const access = accessTokens.get(value ?? '')
+      return access?.grant.live && access.endsMs > nowMs() ? access.grant.subject : undefined
+    },
+    all: grants as readonly Grant[],
+    /** Ends every access token now; refresh tokens live on. */
+    expireAccessTokens: (): void => {
+      for (const access of accessTokens.values()) access.endsMs = 0
+    },
+    /** Ends every grant of a user, as an administrator would. */
+    end: (subject: string): void => {
+      for (const grant of grants) if (grant.subject === subject) grant.live = false
+    },
+  }
+}
