@@ -71,7 +71,6 @@ export type AwsOperation = (
 /** An emulated AWS JSON API; `target` and `json` are its `X-Amz-Target` prefix and protocol version. */
 export interface AwsApi {
   service: AwsCall['service']
-  region: string
   target: string
   json: '1.0' | '1.1'
   operations: Record<string, AwsOperation>
@@ -147,11 +146,11 @@ export async function serveAws(api: AwsApi, gate: Gate): Promise<AwsServer> {
   return {
     endpoint: `http://127.0.0.1:${address.port}`,
     call,
-    close: async () => {
-      server.close()
-      server.closeAllConnections()
-      if (server.listening) await once(server, 'close')
-    },
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      }),
   }
 }
 
@@ -177,7 +176,7 @@ function accessKeyOf(request: IncomingMessage, api: AwsApi): string {
   if (request.headers['x-amz-date'] === undefined && request.headers.date === undefined)
     throw refusal('IncompleteSignatureException', "Authorization header requires a 'X-Amz-Date' or a 'Date' header.")
   const [accessKeyId, , region, service] = /Credential=([^,]+)/.exec(authorization)?.[1]?.split('/') ?? []
-  if (region !== api.region)
+  if (region !== REGION)
     throw refusal('InvalidSignatureException', `Credential should be scoped to a valid region, not '${region}'.`)
   if (accessKeyId === undefined || service !== api.service)
     throw refusal('InvalidSignatureException', `Credential should be scoped to correct service: '${api.service}'.`)

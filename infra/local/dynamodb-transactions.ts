@@ -1,6 +1,6 @@
-import db from 'dynalite/db/index.js'
 import { type AwsOperation, AwsRefusal, isRecord, refusal } from './aws-call.ts'
-import type { Engine } from './dynamodb.ts'
+import { meetsCondition, withoutCondition } from './dynamodb-rules.ts'
+import type { Engine, ItemAddress } from './dynamodb.ts'
 
 type Input = Record<string, unknown>
 
@@ -27,27 +27,23 @@ export function createTransactions(engine: Engine): Record<string, AwsOperation>
       throw refusal('ValidationException', 'Transaction request cannot include multiple operations on one item')
 
     await engine.exclusively(addresses, async () => {
-      const items = await Promise.all(
-        addresses.map(async (address) => (await engine.run('GetItem', { ...address }))['Item']),
-      )
-      const reasons: Input[] = writes.map(({ data, wantsOld }, at) => {
-        if (!db.checkConditional(data, items[at])) return { Code: 'None' }
-        const old = wantsOld && items[at] !== undefined ? { Item: items[at] } : {}
-        return { Code: 'ConditionalCheckFailed', Message: 'The conditional request failed', ...old }
-      })
+      const items = await Promise.all(addresses.map((address) => readOld(engine, address)))
+      const reasons = writes.map(({ data, wantsOld }, at) => judge(data, items[at], wantsOld))
       if (reasons.some(({ Code }) => Code !== 'None')) throw cancelled(reasons)
 
       for (const [at, { member, operation, data }] of writes.entries()) {
         if (member === 'ConditionCheck') continue
         try {
-          await engine.run(operation, data)
+          await engine.run(operation, withoutCondition(data))
         } catch (error) {
           if (!(error instanceof AwsRefusal)) throw error
-          for (const [undone, { TableName, Key }] of addresses.slice(0, at).entries())
-            if (items[undone] === undefined) await engine.run('DeleteItem', { TableName, Key })
-            else await engine.run('PutItem', { TableName, Item: items[undone] })
-          reasons[at] = { Code: 'ValidationError', Message: error.message }
-          throw cancelled(reasons)
+          for (const [undone, { TableName, Key }] of addresses.slice(0, at).entries()) {
+            const Item = items[undone]
+            await (isRecord(Item)
+              ? engine.run('PutItem', { TableName, Item })
+              : engine.run('DeleteItem', { TableName, Key }))
+          }
+          throw cancelled(reasons.with(at, { Code: 'ValidationError', Message: error.message }))
         }
       }
     })
@@ -69,6 +65,25 @@ export function createTransactions(engine: Engine): Record<string, AwsOperation>
       return {}
     },
   }
+}
+
+/** The item as it is before the transaction, undefined where there is none, or why its key cannot name one. */
+async function readOld(engine: Engine, address: ItemAddress): Promise<Input | AwsRefusal | undefined> {
+  try {
+    const { Item } = await engine.run('GetItem', { ...address })
+    return isRecord(Item) ? Item : undefined
+  } catch (error) {
+    if (error instanceof AwsRefusal) return error
+    throw error
+  }
+}
+
+/** The cancellation reason that an item of the transaction has, `None` where its condition holds. */
+function judge(data: Input, item: Input | AwsRefusal | undefined, wantsOld: boolean): Input {
+  if (item instanceof AwsRefusal) return { Code: 'ValidationError', Message: item.message }
+  if (meetsCondition(data, item)) return { Code: 'None' }
+  const old = wantsOld && item ? { Item: item } : {}
+  return { Code: 'ConditionalCheckFailed', Message: 'The conditional request failed', ...old }
 }
 
 function readItem(engine: Engine, item: unknown) {

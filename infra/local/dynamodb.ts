@@ -13,6 +13,15 @@ import {
   serveAws,
   tableArn,
 } from './aws-call.ts'
+import {
+  batchOf,
+  invalid,
+  meetsCondition,
+  refuseEmptyKeys,
+  refuseLikeAws,
+  refuseLongKeys,
+  withoutCondition,
+} from './dynamodb-rules.ts'
 import { createTransactions } from './dynamodb-transactions.ts'
 
 type Input = Record<string, unknown>
@@ -57,7 +66,7 @@ export async function startDynamoDb(options: { gate: Gate }): Promise<AwsServer>
     return created
   }
   return serveAws(
-    { service: 'dynamodb', region: REGION, target: 'DynamoDB_20120810', json: '1.0', operations, resources },
+    { service: 'dynamodb', target: 'DynamoDB_20120810', json: '1.0', operations, resources },
     options.gate,
   )
 }
@@ -86,9 +95,12 @@ function createEngine(store: Store): Engine {
       try {
         const data = validations.checkTypes(structuredClone(input), types)
         validations.checkValidations(data, types, custom, store)
+        refuseEmptyKeys(data['KeyConditions'])
         return data
       } catch (error) {
-        throw asRefusal(error)
+        // A plain error is dynalite stumbling over input of a shape that it did not expect.
+        const refused = error instanceof AwsRefusal ? error : asRefusal(error)
+        throw refused instanceof AwsRefusal ? refused : refusal('SerializationException', String(error))
       }
     },
 
@@ -102,6 +114,7 @@ function createEngine(store: Store): Engine {
       const { KeySchema } = await tableOf(store, TableName)
       const attributes = isRecord(keyOrItem) ? keyOrItem : {}
       const Key = Object.fromEntries(KeySchema.map(({ AttributeName: name }) => [name, attributes[name]]))
+      refuseLongKeys(Object.values(Key))
       return { TableName, Key }
     },
 
@@ -125,14 +138,14 @@ function createEngine(store: Store): Engine {
 async function writeItem(engine: Engine, name: string, input: Input): Promise<Input> {
   const data = engine.validate(name, input)
   const address = await engine.addressOf(data['TableName'], data['Key'] ?? data['Item'])
+  const isConditional = 'ConditionExpression' in data || 'Expected' in data
+  if (!isConditional) return engine.exclusively([address], () => engine.run(name, data))
+
   return engine.exclusively([address], async () => {
-    try {
-      return await engine.run(name, data)
-    } catch (error) {
-      const failed = error instanceof AwsRefusal && error.name === 'ConditionalCheckFailedException'
-      if (!failed || input['ReturnValuesOnConditionCheckFailure'] !== 'ALL_OLD') throw error
-      throw refusal(error.name, error.message, await engine.run('GetItem', { ...address }))
-    }
+    const { Item } = await engine.run('GetItem', { ...address })
+    if (meetsCondition(data, Item)) return engine.run(name, withoutCondition(data))
+    const wantsOld = Item !== undefined && input['ReturnValuesOnConditionCheckFailure'] === 'ALL_OLD'
+    throw refusal('ConditionalCheckFailedException', 'The conditional request failed', wantsOld ? { Item } : {})
   })
 }
 
@@ -144,13 +157,6 @@ async function writeBatch(engine: Engine, input: Input): Promise<Input> {
     ),
   )
   return engine.exclusively(addresses, () => engine.run('BatchWriteItem', data))
-}
-
-function batchOf(input: Input): [string, Input][] {
-  const tables = isRecord(input['RequestItems']) ? Object.entries(input['RequestItems']) : []
-  return tables.flatMap(([tableName, writes]) =>
-    Array.isArray(writes) ? writes.filter(isRecord).map((write): [string, Input] => [tableName, write]) : [],
-  )
 }
 
 /** Time to live is only recorded: nothing is ever deleted by it here. */
@@ -166,9 +172,8 @@ function createTimeToLive(engine: Engine): Record<string, AwsOperation> {
       const specification = input['TimeToLiveSpecification']
       const { AttributeName: attribute, Enabled: enabled } = isRecord(specification) ? specification : {}
       if (typeof attribute !== 'string' || attribute === '' || typeof enabled !== 'boolean')
-        throw refusal('ValidationException', 'TimeToLiveSpecification needs AttributeName and Enabled')
-      if (enabled === attributes.has(name))
-        throw refusal('ValidationException', `TimeToLive is already ${enabled ? 'enabled' : 'disabled'}`)
+        throw invalid('TimeToLiveSpecification needs AttributeName and Enabled')
+      if (enabled === attributes.has(name)) throw invalid(`TimeToLive is already ${enabled ? 'enabled' : 'disabled'}`)
       if (enabled) attributes.set(name, attribute)
       else attributes.delete(name)
       return { TimeToLiveSpecification: { AttributeName: attribute, Enabled: enabled } }
@@ -179,25 +184,6 @@ function createTimeToLive(engine: Engine): Record<string, AwsOperation> {
       return { TimeToLiveDescription: { TimeToLiveStatus: 'ENABLED', AttributeName: attribute } }
     },
   }
-}
-
-/** Refuses what AWS refuses and dynalite lets through. */
-function refuseLikeAws(operation: string, input: Input): void {
-  const onFailure = input['ReturnValuesOnConditionCheckFailure'] ?? 'NONE'
-  if (itemWrites.includes(operation) && onFailure !== 'ALL_OLD' && onFailure !== 'NONE')
-    throw refusal(
-      'ValidationException',
-      `1 validation error detected: Value '${JSON.stringify(onFailure)}' at 'returnValuesOnConditionCheckFailure' failed ` +
-        'to satisfy constraint: Member must satisfy enum value set: [ALL_OLD, NONE]',
-    )
-  if (operation !== 'BatchWriteItem') return
-  const batch = batchOf(input)
-  if (batch.length > 25) throw refusal('ValidationException', 'Too many items requested for the BatchWriteItem call')
-  if (batch.some(([, { PutRequest, DeleteRequest }]) => PutRequest !== undefined && DeleteRequest !== undefined))
-    throw refusal(
-      'ValidationException',
-      'Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes',
-    )
 }
 
 function tableOf(store: Store, name: string): Promise<Table> {

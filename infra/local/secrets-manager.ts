@@ -21,6 +21,7 @@ import {
 
 type Input = Record<string, unknown>
 
+const arnPrefix = `arn:aws:secretsmanager:${REGION}:${ACCOUNT_ID}:secret:`
 const maxValueBytes = 65_536
 const dayMs = 86_400_000
 
@@ -34,13 +35,7 @@ export interface SecretsManager extends AwsServer {
  * read and write values and staging labels; rotation is not among them, nor are binary values.
  * Source: AWS Secrets Manager API reference.
  */
-export async function startSecretsManager(options: {
-  gate: Gate
-  region?: string
-  accountId?: string
-}): Promise<SecretsManager> {
-  const { gate, region = REGION, accountId = ACCOUNT_ID } = options
-  const arnPrefix = `arn:aws:secretsmanager:${region}:${accountId}:secret:`
+export async function startSecretsManager(options: { gate: Gate }): Promise<SecretsManager> {
   const secrets = new Map<string, Secret>()
 
   /** By name, ARN, or ARN without the random suffix. */
@@ -180,8 +175,8 @@ export async function startSecretsManager(options: {
     return [find(secretId)?.arn ?? (/^arn:|^\*$/.test(secretId) ? secretId : arnPrefix + secretId)]
   }
   const server = await serveAws(
-    { service: 'secretsmanager', region, target: 'secretsmanager', json: '1.1', operations, resources },
-    gate,
+    { service: 'secretsmanager', target: 'secretsmanager', json: '1.1', operations, resources },
+    options.gate,
   )
   return {
     ...server,
