@@ -36,6 +36,8 @@ export interface Reply {
   status: number
   headers: [string, string][]
   body: Uint8Array
+  /** The function that was asked, where one was. */
+  functionName?: string
 }
 
 /** The path of a request decoded once, and its query as sent. */

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, RequestListener } from 'node:http'
+import type { BrowserObservation } from './trace.ts'
 import { message, parseTarget, toEvent, toReply, writeReply, type HttpApiEvent, type Reply } from './gateway-payload.ts'
 
 /** One route of the API: its key, such as `GET /bff/login`, and the function behind it, which resolves with its result. */
 export interface HttpApiRoute {
   routeKey: string
+  functionName: string
   invoke: (event: HttpApiEvent) => Promise<unknown>
   /** Lambda would refuse the invocation, because no permission in the template lets this API make it. */
   forbidden?: boolean
@@ -16,6 +18,7 @@ export interface HttpApiOptions {
   apiId: string
   routes: HttpApiRoute[]
   onError?: (message: string) => void
+  onAnswer?: (observation: BrowserObservation) => void
 }
 
 const headerLimitBytes = 10_240
@@ -27,18 +30,20 @@ const integrationLimitMs = 30_000
  * Requests are answered as an HTTP API with the `$default` stage answers them: the most specific route, an event of payload
  * format 2.0, the function's result as the response, and API Gateway's own words where it refuses or the function fails.
  */
-export function createHttpApi({ apiId, routes, onError }: HttpApiOptions): RequestListener {
+export function createHttpApi({ apiId, routes, onError, onAnswer }: HttpApiOptions): RequestListener {
   const compiled = routes.map(compileRoute).toSorted((a, b) => compare(a.rank, b.rank))
+
+  const find = (method: string, path: string) =>
+    compiled
+      .filter((route) => route.method === method || route.method === 'ANY')
+      .map(({ route, match }) => ({ route, parameters: match(path) }))
+      .find(({ parameters }) => parameters !== undefined)
 
   const answer = async (request: IncomingMessage, requestId: string): Promise<Reply> => {
     if (headerBytes(request) > headerLimitBytes) return message(431, 'Request Header Fields Too Large')
     const target = parseTarget(request.url ?? '')
     if (!target) return message(400, 'Bad Request')
-    const method = request.method ?? ''
-    const match = compiled
-      .filter((route) => route.method === method || route.method === 'ANY')
-      .map((route) => ({ route: route.route, parameters: route.match(target.path) }))
-      .find(({ parameters }) => parameters !== undefined)
+    const match = find(request.method ?? '', target.path)
     if (!match) return message(404, 'Not Found')
     const body = await readBody(request)
     if (!body) return message(413, 'Request Entity Too Large')
@@ -49,7 +54,7 @@ export function createHttpApi({ apiId, routes, onError }: HttpApiOptions): Reque
       onError?.(`${route.routeKey}: no AWS::Lambda::Permission lets API Gateway invoke its function`)
       return message(500, 'Internal Server Error')
     }
-    return within(route.timeoutMs ?? integrationLimitMs, async () => {
+    const reply = await within(route.timeoutMs ?? integrationLimitMs, async () => {
       try {
         return toReply(await route.invoke(event))
       } catch (error) {
@@ -57,17 +62,34 @@ export function createHttpApi({ apiId, routes, onError }: HttpApiOptions): Reque
         return message(500, 'Internal Server Error')
       }
     })
+    return { ...reply, functionName: route.functionName }
   }
 
   return (request, response) => {
     const requestId = randomBytes(11).toString('base64')
+    const startedAtMs = Date.now()
     const send = (reply: Reply) => {
+      observe(reply)
       try {
         writeReply(response, reply, requestId)
       } catch (error) {
         onError?.(`${request.method} ${request.url}: ${String(error)}`)
         writeReply(response, message(500, 'Internal Server Error'), requestId)
       }
+    }
+    const observe = ({ status, headers, functionName }: Reply): void => {
+      const [path = '', ...query] = (request.url ?? '').split('?')
+      const location = headers.find(([name]) => name === 'location')?.[1]
+      onAnswer?.({
+        method: request.method ?? '',
+        path,
+        query: query.join('?'),
+        status,
+        ...(location === undefined ? {} : { location }),
+        startedAtMs,
+        durationMs: Date.now() - startedAtMs,
+        ...(functionName === undefined ? {} : { functionName }),
+      })
     }
     // What rejects here is a client that went away before its body had arrived.
     answer(request, requestId).then(send, () => response.destroy())

@@ -19,12 +19,14 @@ let server: Listening
 let result: (event: HttpApiEvent) => unknown = (event) => event
 
 beforeAll(async () => {
+  const functionName = 'web'
   const invoke = async (event: HttpApiEvent) => result(event)
-  const routes: HttpApiRoute[] = routeKeys.map((routeKey) => ({ routeKey, invoke }))
-  routes.push({ routeKey: 'GET /bff/forbidden', invoke, forbidden: true })
-  routes.push({ routeKey: 'GET /bff/slow', invoke: () => new Promise(() => {}), timeoutMs: 20 })
-  routes.push({ routeKey: 'GET /bff/throws', invoke: () => Promise.reject(new Error('boom')) })
+  const routes: HttpApiRoute[] = routeKeys.map((routeKey) => ({ routeKey, functionName, invoke }))
+  routes.push({ functionName, routeKey: 'GET /bff/forbidden', invoke, forbidden: true })
+  routes.push({ functionName, routeKey: 'GET /bff/slow', invoke: () => new Promise(() => {}), timeoutMs: 20 })
+  routes.push({ functionName, routeKey: 'GET /bff/throws', invoke: () => Promise.reject(new Error('boom')) })
   routes.push({
+    functionName,
     routeKey: 'GET /bff/result/{which}',
     invoke: async (event) => results[Number(event.pathParameters?.['which'])],
   })

@@ -1,0 +1,177 @@
+import { randomBytes, randomInt } from 'node:crypto'
+import { ACCOUNT_ID, isRecord, REGION, tableArn } from './aws-call.ts'
+import type { FunctionDefinition } from './functions.ts'
+import type { Statement } from './policy.ts'
+
+/** The properties of a resource with every intrinsic function resolved. */
+export type Properties = Record<string, unknown>
+
+/** A name as CloudFormation makes it up: stack, logical id and 12 random characters, cut to a length. */
+export function physicalName(stackName: string, logicalId: string, maxLength: number): string {
+  const suffix = randomBytes(6).toString('hex').toUpperCase()
+  return `${`${stackName}-${logicalId}`.slice(0, maxLength - suffix.length - 1)}-${suffix}`
+}
+
+/** A table's CreateTable input, and the attribute of its time to live. */
+export function tableInput(name: string, properties: Properties) {
+  const taken = [
+    'AttributeDefinitions',
+    'KeySchema',
+    'GlobalSecondaryIndexes',
+    'LocalSecondaryIndexes',
+    'BillingMode',
+    'ProvisionedThroughput',
+  ]
+  const timeToLive = properties['TimeToLiveSpecification']
+  return {
+    arn: tableArn(name),
+    input: { ...pick(properties, taken), TableName: name },
+    timeToLive: isRecord(timeToLive) && timeToLive['Enabled'] === true ? timeToLive : undefined,
+  }
+}
+
+/** The first value of a secret: given, generated, or none. */
+export function secretValue(properties: Properties): string | undefined {
+  if (typeof properties['SecretString'] === 'string') return properties['SecretString']
+  const generate = properties['GenerateSecretString']
+  if (!isRecord(generate)) return undefined
+  const password = randomPassword(generate)
+  const key = generate['GenerateStringKey']
+  if (typeof key !== 'string') return password
+  const template: unknown = JSON.parse(textOf(generate['SecretStringTemplate'], '{}'))
+  return JSON.stringify({ ...(isRecord(template) ? template : {}), [key]: password })
+}
+
+function randomPassword(generate: Properties): string {
+  const without = textOf(generate['ExcludeCharacters'], '')
+  const kinds = [
+    ['ExcludeLowercase', 'abcdefghijklmnopqrstuvwxyz'],
+    ['ExcludeUppercase', 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'],
+    ['ExcludeNumbers', '0123456789'],
+    ['ExcludePunctuation', '!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~'],
+  ] as const
+  const sets = kinds
+    .filter(([flag]) => generate[flag] !== true)
+    .map(([, characters]) => characters.split('').filter((character) => !without.includes(character)))
+    .filter((characters) => characters.length > 0)
+  const all = [...sets.flat(), ...(generate['IncludeSpace'] === true ? [' '] : [])]
+  const one = (characters: string[]) => characters[randomInt(characters.length)] ?? ''
+  const length = Number(generate['PasswordLength'] ?? 32)
+  const required = generate['RequireEachIncludedType'] === false ? [] : sets.map(one)
+  const rest = Array.from({ length: length - required.length }, () => one(all))
+  // The required ones must not always come first.
+  return [...required, ...rest]
+    .map((character) => ({ character, order: randomInt(2 ** 32) }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ character }) => character)
+    .join('')
+}
+
+/** A role while the stack is created: policies that name it add their statements. */
+export interface Role {
+  name: string
+  arn: string
+  statements: Statement[]
+}
+
+/** A role with the statements of its inline policies. Throws where it has a managed policy that says more than writing logs. */
+export function createRole(name: string, properties: Properties): Role {
+  for (const managed of list(properties['ManagedPolicyArns'])) {
+    if (!String(managed).endsWith('service-role/AWSLambdaBasicExecutionRole')) {
+      throw new Error(`the role has the managed policy ${String(managed)}, which the local run does not know`)
+    }
+  }
+  const inline = list(properties['Policies']).flatMap((policy) => statementsOf(isRecord(policy) ? policy : {}))
+  return { name, arn: `arn:aws:iam::${ACCOUNT_ID}:role/${name}`, statements: inline }
+}
+
+/** The statements of a policy's document; `createPolicyGate` judges whether they can be evaluated. */
+export function statementsOf(policy: Properties): Statement[] {
+  const document = policy['PolicyDocument']
+  return isRecord(document) ? (list(document['Statement']) as Statement[]) : []
+}
+
+/** A function as its pool needs it. */
+export function functionDefinition(
+  logicalId: string,
+  functionName: string,
+  properties: Properties,
+  assetFolder: (s3Key: string) => string,
+): FunctionDefinition {
+  const { Code: code, Environment: environment, LoggingConfig: logging } = properties
+  if (!isRecord(code) || typeof code['S3Key'] !== 'string') throw new Error('the code is not an asset')
+  const variables = isRecord(environment) && isRecord(environment['Variables']) ? environment['Variables'] : {}
+  for (const [name, value] of Object.entries(variables)) {
+    if (typeof value !== 'string') throw new Error(`the variable ${name} is ${JSON.stringify(value)}, not a string`)
+  }
+  return {
+    logicalId,
+    functionName,
+    arn: `arn:aws:lambda:${REGION}:${ACCOUNT_ID}:function:${functionName}`,
+    logGroupName: textOf(isRecord(logging) ? logging['LogGroup'] : undefined, `/aws/lambda/${functionName}`),
+    runtime: String(properties['Runtime']),
+    handler: String(properties['Handler']),
+    taskRoot: assetFolder(code['S3Key']),
+    memoryMegabytes: Number(properties['MemorySize'] ?? 128),
+    timeoutSeconds: Number(properties['Timeout'] ?? 3),
+    environment: variables as Record<string, string>,
+  }
+}
+
+/** A Lambda permission, as far as it concerns API Gateway. */
+export interface Permission {
+  functionName: string
+  principal: string
+  sourceArn: string | undefined
+}
+
+/** Reads a permission to invoke a function; `FunctionName` may be a name or an ARN. */
+export function permissionOf(properties: Properties): Permission {
+  const { FunctionName: name, Principal: principal, SourceArn: source } = properties
+  return {
+    functionName: String(name).split(':').at(-1) ?? '',
+    principal: properties['Action'] === 'lambda:InvokeFunction' ? String(principal) : '',
+    sourceArn: typeof source === 'string' ? source : undefined,
+  }
+}
+
+/** True when one of the permissions lets the API invoke the function for the route. */
+export function maySend(permissions: Permission[], functionName: string, apiId: string, routeKey: string): boolean {
+  const source = `arn:aws:execute-api:${REGION}:${ACCOUNT_ID}:${apiId}/$default/${routeKey.replace(' ', '')}`
+  return permissions.some(
+    (permission) =>
+      permission.functionName === functionName &&
+      permission.principal === 'apigateway.amazonaws.com' &&
+      (permission.sourceArn === undefined || matchesArn(permission.sourceArn, source)),
+  )
+}
+
+function matchesArn(pattern: string, arn: string): boolean {
+  const source = pattern
+    .replaceAll(/[$()+.[\\\]^{|}]/g, '\\$&')
+    .replaceAll('*', '.*')
+    .replaceAll('?', '.')
+  return new RegExp(`^${source}$`).test(arn)
+}
+
+/** Throws unless each given property is absent or has the one value that the local run plays. */
+export function expectOnly(properties: Properties, expected: Record<string, unknown>): void {
+  for (const [name, value] of Object.entries(expected)) {
+    const given = properties[name]
+    if (given !== undefined && given !== value) {
+      throw new Error(`${name} is ${JSON.stringify(given)}; the local run only knows ${JSON.stringify(value)}`)
+    }
+  }
+}
+
+function textOf(value: unknown, otherwise: string): string {
+  return typeof value === 'string' ? value : otherwise
+}
+
+function list(value: unknown): unknown[] {
+  return value === undefined ? [] : [value].flat()
+}
+
+function pick(properties: Properties, names: string[]): Properties {
+  return Object.fromEntries(Object.entries(properties).filter(([name]) => names.includes(name)))
+}
