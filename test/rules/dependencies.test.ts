@@ -21,14 +21,6 @@ const textOwners: [thing: string, pattern: RegExp, owner: string][] = [
   ['the fetch of the Web', /(?<![.\w])fetch\(|\bglobalThis\.fetch\b/, 'shared/http.ts'],
 ]
 
-/** The files of `lambdas` that are not flows: edge and composition root, and what only navigations show. */
-const besideTheFlows = new Set([
-  'lambdas/edge.ts',
-  'lambdas/runtime.ts',
-  'lambdas/custom-resource.ts',
-  'lambdas/pages.ts',
-])
-
 /** What `infra` may read of `shared`. */
 const configuration = new Set(['shared/config.ts'])
 
@@ -56,7 +48,10 @@ const importsOf = (module: string, source: string): Import[] =>
 
 const imports = modules.flatMap((module) => importsOf(module, text.get(module) ?? ''))
 const within = (folder: string) => (path: string) => path.startsWith(`${folder}/`)
-const isFlow = (module: string) => within('lambdas')(module) && !besideTheFlows.has(module)
+
+/** A flow is what Lambda starts: a module of `lambdas` with a handler. */
+const isFlow = (module: string) =>
+  within('lambdas')(module) && /^export (const|async function|function) handler\b/m.test(text.get(module) ?? '')
 
 /** The imports that break a rule, each as a sentence. */
 const broken = (rule: (entry: Import) => boolean): string[] =>
@@ -91,6 +86,7 @@ describe('the direction of dependencies: lambdas, shared, npm', () => {
   })
 
   test('no flow imports another flow, and no module imports a flow', () => {
+    expect(modules.filter(isFlow)).toEqual(expect.arrayContaining(['lambdas/login.ts', 'lambdas/callback.ts']))
     const product = (module: string) => !within('test')(module)
     expect(broken(({ module, target }) => product(module) && isFlow(target))).toEqual([])
   })

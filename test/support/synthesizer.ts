@@ -1,0 +1,34 @@
+// A process of its own that keeps the CDK loaded and synthesizes one stage after another, for every test file of a run:
+// POST a stage, get the folder of its cloud assembly.
+import { once } from 'node:events'
+import { mkdir, mkdtemp } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { json } from 'node:stream/consumers'
+
+const [folder = ''] = process.argv.slice(2)
+let queue: Promise<unknown> = Promise.resolve()
+
+const synthesized = async (stage: unknown): Promise<{ assembly: string }> => {
+  const { synthesize } = await import('../../infra/synthesize.ts')
+  await mkdir(folder, { recursive: true })
+  return synthesize({ stage, outdir: await mkdtemp(join(folder, 'assembly-')) })
+}
+
+const server = createServer((request, response) => {
+  const answer = async (): Promise<void> => {
+    const stage = await json(request)
+    const mine = queue.then(() => synthesized(stage))
+    queue = mine.catch(() => undefined)
+    response.writeHead(200).end(JSON.stringify(await mine))
+  }
+  answer().catch((error: unknown) => {
+    response.writeHead(500).end(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  })
+})
+
+server.listen(0, '127.0.0.1')
+await once(server, 'listening')
+const address = server.address()
+process.send?.(typeof address === 'object' && address ? address.port : 0)
+process.on('disconnect', () => process.exit())
