@@ -18,7 +18,8 @@ export interface Listening {
 
 /**
  * The listener answers on a port of a host; `localhost` means both 127.0.0.1 and ::1, where the machine has them, since
- * browsers try either. Port 0 is any free one. Rejects with a sentence where the port is taken.
+ * browsers try either. Port 0 is any free one. Rejects with a sentence, and
+ * the code EADDRINUSE, where the port is taken.
  */
 export async function listen(listener: RequestListener, port: number, host = 'localhost'): Promise<Listening> {
   const first = await bind(listener, port, host === 'localhost' ? '127.0.0.1' : host)
@@ -38,7 +39,9 @@ export async function listen(listener: RequestListener, port: number, host = 'lo
   return { port: bound, close: () => closeAll(servers) }
 }
 
-class PortTaken extends Error {}
+class PortTaken extends Error {
+  readonly code = 'EADDRINUSE'
+}
 
 async function bind(listener: RequestListener, port: number, address: string): Promise<Server> {
   // Larger than what the API accepts, so that it is the API that refuses.
