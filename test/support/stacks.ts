@@ -180,6 +180,3 @@ export const startDemoStack = async ({
   }
   return { ...started, authorizationServer, close }
 }
-
-/** A running stack with its servers. */
-export type StrictStack = Awaited<ReturnType<typeof startStrictStack>>
