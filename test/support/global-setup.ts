@@ -19,9 +19,11 @@ export default async ({ provide }: TestProject) => {
   const [port] = await once(synthesizer, 'message')
   provide('synthesizer', `http://127.0.0.1:${port}`)
   return async () => {
-    const ended = once(synthesizer, 'exit')
-    synthesizer.disconnect()
-    await ended
+    if (synthesizer.connected) {
+      const ended = once(synthesizer, 'exit')
+      synthesizer.disconnect()
+      await ended
+    }
     await rm(folder, { recursive: true, force: true })
   }
 }

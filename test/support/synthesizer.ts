@@ -20,7 +20,8 @@ const server = createServer((request, response) => {
     const stage = await json(request)
     const mine = queue.then(() => synthesized(stage))
     queue = mine.catch(() => undefined)
-    response.writeHead(200).end(JSON.stringify(await mine))
+    const made = JSON.stringify(await mine)
+    response.writeHead(200).end(made)
   }
   answer().catch((error: unknown) => {
     response.writeHead(500).end(error instanceof Error ? (error.stack ?? error.message) : String(error))
