@@ -69,7 +69,7 @@ export type AwsOperation = (
 ) => Promise<Record<string, unknown>> | Record<string, unknown>
 
 /** An emulated AWS JSON API; `target` and `json` are its `X-Amz-Target` prefix and protocol version. */
-export interface AwsApi {
+interface AwsApi {
   service: AwsCall['service']
   target: string
   json: '1.0' | '1.1'

@@ -42,6 +42,7 @@ export interface Engine {
   validate: (operation: string, input: Input) => Input
   /** Runs an operation on validated input. */
   run: (operation: string, input: Input) => Promise<Input>
+  /** The address of the item that a key or an item names, or a refusal where there is no such table. */
   addressOf: (tableName: unknown, keyOrItem: unknown) => Promise<ItemAddress>
   /** Runs `write` while no other write touches these items. */
   exclusively: <T>(addresses: ItemAddress[], write: () => Promise<T>) => Promise<T>
@@ -211,7 +212,8 @@ function resources(operation: string, input: Input): string[] {
   if (operation === 'ListTables') return ['*']
   if (operation === 'TransactWriteItems') {
     const items = Array.isArray(input['TransactItems']) ? input['TransactItems'].filter(isRecord) : []
-    return [...new Set(items.flatMap(Object.values).map((request) => tableArn(request?.TableName)))]
+    const requests = items.flatMap((item) => Object.values(item))
+    return [...new Set(requests.map((request) => tableArn(isRecord(request) ? request['TableName'] : undefined)))]
   }
   if (isRecord(input['RequestItems'])) return Object.keys(input['RequestItems']).map(tableArn)
   const index = input['IndexName']
