@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer } from 'node:http'
+import type { RequestListener } from 'node:http'
 import { exportJWK, generateKeyPair } from 'jose'
 import { errors, Provider, type Context, type Grant, type ProviderError } from 'oidc-provider'
 import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
+import { listen } from '../edge.ts'
 import { createInteractions } from './interactions.ts'
 import { html, page, pageHeaders, sendPage } from './pages.ts'
 
@@ -129,15 +129,12 @@ const loadExistingGrant = async ({ oidc }: Context): Promise<Grant | undefined> 
  * resource (RFC 9068, RFC 8707), rotating refresh tokens, revocation, introspection, RP-initiated logout; no PAR. Everything
  * lives in memory and ends with it.
  *
- * @throws the listen error, such as EADDRINUSE
+ * @throws an Error with the code EADDRINUSE where the port is taken
  */
 export const startAuthorizationServer = async (options: AuthorizationServerOptions): Promise<AuthorizationServer> => {
   const { resource, accessTokenSeconds = 300, refreshTokens = 'strict', users = demoUsers } = options
-  const server = createServer()
-  server.listen(options.port, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  const port = typeof address === 'object' && address ? address.port : options.port
+  let answer: RequestListener = (_request, response) => response.writeHead(503).end()
+  const { port, close } = await listen((request, response) => answer(request, response), options.port, '127.0.0.1')
   const issuer = `http://127.0.0.1:${port}`
 
   const findAccount = (_ctx: unknown, accountId: string) => {
@@ -203,10 +200,14 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
         logoutSource: (ctx: Context, form: string) => {
           const buttons = `<button class="main" name="logout" value="yes">Sign out</button>
 <button class="plain">Stay signed in</button></form>`
-          const question = html`<p>
-            ${ctx.oidc.client?.clientName ?? 'A client'} has signed you out. Sign out here too?
-          </p>`
-          showPage(ctx, 'Sign out?', html`${question}${{ markup: form.replace('</form>', buttons) }}`)
+          const client = ctx.oidc.client?.clientName
+          const words = client ? `${client} has signed you out. Sign out here too?` : 'You are signed in here.'
+          showPage(
+            ctx,
+            'Sign out?',
+            html`<p>${words}</p>
+              ${{ markup: form.replace('</form>', buttons) }}`,
+          )
         },
         postLogoutSuccessSource: (ctx: Context) => {
           showPage(ctx, 'You are signed out', html`<p>Nobody is signed in at this authorization server any more.</p>`)
@@ -247,15 +248,14 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
 
   const interactions = createInteractions(provider, issuer, users)
   const protocol = provider.callback()
-  server.on('request', (request, response) => {
-    const { pathname } = new URL(request.url ?? '/', issuer)
-    if (pathname.startsWith('/interaction/')) {
+  answer = (request, response) => {
+    const path = (request.url ?? '/').replace(/[?#].*$/s, '')
+    if (path.startsWith('/interaction/')) {
       interactions(request, response).catch((error: unknown) => {
         options.onEvent?.({ name: 'server_error', detail: String(error) })
-        if (!response.headersSent)
-          sendPage(response, 500, page(issuer, 'Something went wrong', html`<p>Please try again.</p>`))
+        sendPage(response, 500, page(issuer, 'Something went wrong', html`<p>Please try again.</p>`))
       })
-    } else if (pathname === '/') {
+    } else if (path === '/') {
       const link = html`<p>
         It speaks OAuth 2.0 and OpenID Connect: see its <a href="/.well-known/openid-configuration">metadata</a>.
       </p>`
@@ -263,13 +263,7 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
     } else {
       protocol(request, response)
     }
-  })
-
-  const close = async (): Promise<void> => {
-    const closed = once(server, 'close')
-    server.close()
-    server.closeAllConnections()
-    await closed
   }
+
   return { issuer, users, provider, close }
 }

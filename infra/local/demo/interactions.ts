@@ -41,7 +41,7 @@ export const createInteractions = (
         <form method="post">
           ${offered.map(
             (user) =>
-              html`<button name="user" value="${user.id}" ${user === hinted ? html` class="main" autofocus` : ''}>
+              html`<button name="user" value="${user.id}" ${user === hinted ? html` class="hinted" autofocus` : ''}>
                 ${user.name}<small>${user.email}${user.id === signedIn ? ' · signed in now' : ''}</small>
               </button> `,
           )}<button class="plain" name="cancel" value="yes">Cancel</button>

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import { listen } from '../edge.ts'
 import { createTokenCheck, InvalidToken, type TokenFacts } from './access-token.ts'
 
 export interface ResourceServerOptions {
@@ -158,14 +158,12 @@ const send = (response: ServerResponse, { status: code, headers = {}, body }: An
  * Starts a resource server at `http://127.0.0.1:<port>` whose every route wants a valid access token (RFC 6750). It tells
  * what reached it (`/whoami`, `/echo`), and misbehaves on request (`/status/{code}`, `/slow`, `/cookies`, `/bytes`, `/redirect`).
  *
- * @throws the listen error, such as EADDRINUSE
+ * @throws an Error with the code EADDRINUSE where the port is taken
  */
 export const startResourceServer = async (options: ResourceServerOptions): Promise<ResourceServer> => {
-  const server = createServer()
-  server.listen(options.port, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  const url = `http://127.0.0.1:${typeof address === 'object' && address ? address.port : options.port}`
+  let listener: RequestListener = (_request, response) => response.writeHead(503).end()
+  const { port, close } = await listen((request, response) => listener(request, response), options.port, '127.0.0.1')
+  const url = `http://127.0.0.1:${port}`
   const check = createTokenCheck(options.issuer, options.audience ?? url)
 
   const answer = async (request: IncomingMessage): Promise<Answer> => {
@@ -200,18 +198,11 @@ export const startResourceServer = async (options: ResourceServerOptions): Promi
     }
   }
 
-  server.on('request', (request, response) => {
+  listener = (request, response) => {
     answer(request).then(
       (reply) => send(response, reply),
       () => response.destroy(),
     )
-  })
-
-  const close = async (): Promise<void> => {
-    const closed = once(server, 'close')
-    server.close()
-    server.closeAllConnections()
-    await closed
   }
   return { url, close }
 }
