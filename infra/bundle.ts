@@ -1,0 +1,56 @@
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { buildSync } from 'esbuild'
+import type { Metafile } from 'esbuild'
+
+/**
+ * One bundle a flow: ESM, minified, with its source map beside it, in a folder of its own. All are built in one run of esbuild.
+ *
+ * An ESM `import` of node's http modules evaluates lazy members of theirs that load undici, 20 to 25 ms of each cold start. The
+ * aliases take the modules from `process.getBuiltinModule` instead, which does not.
+ */
+
+const root = path.resolve(import.meta.dirname, '..')
+const builtin = (name: string): string => path.join(root, 'infra', 'builtins', `${name}.cjs`)
+
+export interface Bundles {
+  /** Folder of each flow's bundle: `index.mjs` and `index.mjs.map`. */
+  folderOf(flow: string): string
+  metafile: Metafile
+}
+
+/** The entry files are bundled, each under the name it is given, into `outdir` or a fresh temporary folder. */
+export const bundle = (
+  entries: Readonly<Record<string, string>>,
+  outdir = mkdtempSync(path.join(tmpdir(), 'coatcheck-bundles-')),
+): Bundles => {
+  const { metafile } = buildSync({
+    absWorkingDir: root,
+    entryPoints: Object.entries(entries).map(([name, file]) => ({ in: file, out: `${name}/index` })),
+    outdir,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    outExtension: { '.js': '.mjs' },
+    mainFields: ['module', 'main'],
+    minify: true,
+    keepNames: false,
+    sourcemap: 'linked',
+    sourcesContent: false,
+    metafile: true,
+    logLevel: 'warning',
+    legalComments: 'none',
+    alias: Object.fromEntries(
+      ['http', 'https', 'http2'].flatMap((name) => [
+        [name, builtin(name)],
+        [`node:${name}`, builtin(name)],
+      ]),
+    ),
+    banner: {
+      js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
+    },
+  })
+  return { folderOf: (flow) => path.join(outdir, flow), metafile }
+}

@@ -1,0 +1,217 @@
+import path from 'node:path'
+import { CfnOutput, CustomResource, RemovalPolicy, Stack } from 'aws-cdk-lib'
+import type { StackProps } from 'aws-cdk-lib'
+import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
+import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations'
+import { AttributeType, BillingMode, Table, TableEncryption } from 'aws-cdk-lib/aws-dynamodb'
+import { LogGroup } from 'aws-cdk-lib/aws-logs'
+import type { RetentionDays } from 'aws-cdk-lib/aws-logs'
+import { CfnSecret, Secret } from 'aws-cdk-lib/aws-secretsmanager'
+import type { Construct } from 'constructs'
+import type { Stage } from '../shared/config.ts'
+import { bundle } from './bundle.ts'
+import type { Bundles } from './bundle.ts'
+import { FlowFunction } from './flow-function.ts'
+import type { Grant } from './flow-function.ts'
+import { StageFault } from './stage-file.ts'
+
+/** The whole product: HTTP API → one function a flow → one table and a few secrets. */
+
+const flowFile = (name: string): string => path.join('lambdas', `${name}.ts`)
+
+/** What each flow is, where it is reached, how long it may take (seconds), and what it does with the table and the providers' secrets. */
+const flows = {
+  login: {
+    description: 'Starts a login: redirects to the authorization server',
+    route: '/bff/login',
+    timeoutSeconds: 15,
+    table: [],
+    providers: true,
+  },
+  callback: {
+    description: 'The hosted callback URL: redeems the code and starts the session',
+    route: '/bff/callback/{provider}',
+    timeoutSeconds: 25,
+    table: ['dynamodb:PutItem', 'dynamodb:BatchWriteItem', 'dynamodb:DeleteItem'],
+    providers: true,
+  },
+  session: {
+    description: 'Tells who is signed in and for how long',
+    route: '/bff/session',
+    timeoutSeconds: 10,
+    table: ['dynamodb:BatchGetItem'],
+    providers: false,
+  },
+  refresh: {
+    description: 'Keeps a session alive and renews its grant when due',
+    route: '/bff/refresh',
+    timeoutSeconds: 25,
+    table: ['dynamodb:BatchGetItem', 'dynamodb:UpdateItem', 'dynamodb:BatchWriteItem'],
+    providers: true,
+  },
+  logout: {
+    description: 'Ends a session and revokes its tokens',
+    route: '/bff/logout',
+    timeoutSeconds: 25,
+    table: ['dynamodb:BatchGetItem', 'dynamodb:DeleteItem'],
+    providers: true,
+  },
+  api: {
+    description: 'Calls a resource server with the token of the session',
+    route: '/api/{api}/{path+}',
+    timeoutSeconds: 29,
+    table: ['dynamodb:BatchGetItem', 'dynamodb:UpdateItem', 'dynamodb:BatchWriteItem'],
+    providers: true,
+  },
+} as const
+
+/** Entry files by bundle name. */
+export const bundleEntries: Readonly<Record<string, string>> = Object.fromEntries(
+  [...Object.keys(flows), 'register'].map((name) => [name, flowFile(name)]),
+)
+
+/** A function's environment holds 4,096 bytes; the rest is for names, ARNs and Lambda's own. */
+const STAGE_LIMIT_BYTES = 3_000
+
+export interface CoatcheckStackProps extends StackProps {
+  stage: Stage
+  /** Built bundles; made here when left out. */
+  bundles?: Bundles
+}
+
+export class CoatcheckStack extends Stack {
+  constructor(scope: Construct, id: string, { stage, bundles = bundle(bundleEntries), ...props }: CoatcheckStackProps) {
+    super(scope, id, { description: 'Coatcheck: a token-exchange backend-for-frontend', ...props })
+    const removalPolicy = stage.removal === 'retain' ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY
+    const { $schema: _, ...settings } = stage
+    const stageText = JSON.stringify(settings)
+    if (Buffer.byteLength(stageText) > STAGE_LIMIT_BYTES) {
+      throw new StageFault('file', [
+        `it comes to ${Buffer.byteLength(stageText)} bytes with defaults; a function's environment has room for ${STAGE_LIMIT_BYTES}`,
+      ])
+    }
+
+    const table = new Table(this, 'Table', {
+      partitionKey: { name: 'pk', type: AttributeType.STRING },
+      sortKey: { name: 'sk', type: AttributeType.STRING },
+      billingMode: BillingMode.PAY_PER_REQUEST,
+      encryption: TableEncryption.AWS_MANAGED,
+      timeToLiveAttribute: 'ttl',
+      deletionProtection: stage.removal === 'retain',
+      removalPolicy,
+    })
+
+    const sealingSecret = new Secret(this, 'SealingKeys', {
+      description: 'Coatcheck: keys that seal cookies and records, by key id',
+      generateSecretString: {
+        secretStringTemplate: JSON.stringify({ current: 'k1' }),
+        generateStringKey: 'k1',
+        passwordLength: 64,
+        excludePunctuation: true,
+      },
+      removalPolicy,
+    })
+
+    const secretArns = Object.fromEntries(
+      Object.keys(stage.providers).map((name) => {
+        const secret = new Secret(this, `Provider-${name}`, {
+          description: `Coatcheck: registration and credentials at ${name}`,
+          removalPolicy,
+        })
+        // It has no value until our client is registered; a generated one would look like credentials.
+        if (secret.node.defaultChild instanceof CfnSecret) secret.node.defaultChild.generateSecretString = undefined
+        return [name, secret.secretArn] as const
+      }),
+    )
+
+    const environment = {
+      COATCHECK_STAGE: stageText,
+      COATCHECK_TABLE: table.tableName,
+      COATCHECK_SEALING_SECRET: sealingSecret.secretArn,
+      COATCHECK_PROVIDER_SECRETS: this.toJsonString(secretArns),
+    }
+    const logRetentionDays = stage.logs.retention_days
+    const read = (resources: readonly string[]): Grant => ({ actions: ['secretsmanager:GetSecretValue'], resources })
+
+    const accessLog = new LogGroup(this, 'AccessLog', {
+      retention: logRetentionDays as RetentionDays,
+      removalPolicy: RemovalPolicy.DESTROY,
+    })
+    const api = new HttpApi(this, 'HttpApi', { description: 'Coatcheck', createDefaultStage: true })
+    if (api.defaultStage?.node.defaultChild instanceof CfnStage) {
+      // Neither paths with their queries nor headers: a callback's query holds a code, a cookie header the ticket.
+      api.defaultStage.node.defaultChild.accessLogSettings = {
+        destinationArn: accessLog.logGroupArn,
+        format: JSON.stringify({
+          request_id: '$context.requestId',
+          route: '$context.routeKey',
+          status: '$context.status',
+          duration_ms: '$context.responseLatency',
+          integration_error: '$context.integrationErrorMessage',
+        }),
+      }
+    }
+
+    for (const [name, flow] of Object.entries(flows)) {
+      const grants: Grant[] = [
+        { actions: flow.table, resources: flow.table.length === 0 ? [] : [table.tableArn] },
+        read([sealingSecret.secretArn, ...(flow.providers ? Object.values(secretArns) : [])]),
+      ]
+      const { function: handler } = new FlowFunction(this, name.charAt(0).toUpperCase() + name.slice(1), {
+        description: flow.description,
+        bundle: bundles.folderOf(name),
+        environment,
+        timeoutSeconds: flow.timeoutSeconds,
+        logRetentionDays,
+        grants,
+      })
+      api.addRoutes({
+        path: flow.route,
+        methods: [HttpMethod.ANY],
+        integration: new HttpLambdaIntegration(`${name}-integration`, handler),
+      })
+    }
+
+    this.register(stage, Object.values(secretArns), bundles, environment)
+    new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
+    new CfnOutput(this, 'TableName', { value: table.tableName })
+  }
+
+  /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */
+  private register(
+    stage: Stage,
+    secretArns: readonly string[],
+    bundles: Bundles,
+    environment: Record<string, string>,
+  ): void {
+    const initialAccessTokens = Object.values(stage.providers).flatMap(({ initial_access_token_secret: secret }) =>
+      secret === undefined ? [] : [secret],
+    )
+    const { function: handler } = new FlowFunction(this, 'Register', {
+      description: 'Registers our client at the authorization servers (custom resource)',
+      bundle: bundles.folderOf('register'),
+      environment,
+      timeoutSeconds: 60,
+      logRetentionDays: stage.logs.retention_days,
+      grants: [
+        { actions: ['secretsmanager:GetSecretValue', 'secretsmanager:PutSecretValue'], resources: secretArns },
+        {
+          actions: ['secretsmanager:GetSecretValue'],
+          resources: initialAccessTokens.map((secret) =>
+            secret.startsWith('arn:')
+              ? secret
+              : // Secrets Manager ends each ARN in a hyphen and six characters of its own.
+                `arn:${this.partition}:secretsmanager:${this.region}:${this.account}:secret:${secret}-??????`,
+          ),
+        },
+      ],
+    })
+    for (const [name, settings] of Object.entries(stage.providers)) {
+      new CustomResource(this, `Registration-${name}`, {
+        serviceToken: handler.functionArn,
+        resourceType: 'Custom::CoatcheckRegistration',
+        properties: { Provider: name, Origin: stage.origin, Settings: JSON.stringify(settings) },
+      })
+    }
+  }
+}

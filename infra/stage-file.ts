@@ -1,0 +1,58 @@
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import * as z from 'zod/mini'
+import { parseStage, stageSchema } from '../shared/config.ts'
+import type { Stage } from '../shared/config.ts'
+
+/** Stage files: found, read and checked, with messages that say what to change. */
+
+z.config(z.locales.en())
+
+const STAGES = path.join(import.meta.dirname, 'stages')
+
+/** The stage cannot be used; the message is for the operator, line by line. */
+export class StageFault extends Error {
+  constructor(file: string, faults: readonly string[]) {
+    super(
+      [`The stage${file === '' ? '' : ` ${file}`} cannot be used:`, ...faults.map((fault) => `  - ${fault}`)].join(
+        '\n',
+      ),
+    )
+    this.name = 'StageFault'
+  }
+}
+
+/** The file of a stage: a name stands for `infra/stages/<name>.json`, anything ending in .json for itself. */
+export const stagePath = (nameOrFile: string): string =>
+  nameOrFile.endsWith('.json') ? path.resolve(nameOrFile) : path.join(STAGES, `${nameOrFile}.json`)
+
+/** The content of a stage file, not yet checked. @throws StageFault */
+export const readStageFile = (nameOrFile: string): unknown => {
+  const file = stagePath(nameOrFile)
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch {
+    throw new StageFault(nameOrFile, [
+      `there is no readable file ${path.relative('', file)}; name it with -c stage=<name or file>`,
+    ])
+  }
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new StageFault(nameOrFile, [`it is not JSON: ${error instanceof Error ? error.message : 'unreadable'}`])
+  }
+}
+
+/** The checked stage, with every default filled in. @throws StageFault */
+export const checkStage = (name: string, content: unknown): Stage => {
+  const result = parseStage(content)
+  if (!result.ok) throw new StageFault(name, result.faults)
+  return result.stage
+}
+
+/** The JSON schema of stage files, for editors and for `docs/configuration.md`. */
+export const stageJsonSchema = (): object => ({
+  ...z.toJSONSchema(stageSchema, { io: 'input' }),
+  title: 'Coatcheck stage',
+})

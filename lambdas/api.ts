@@ -1,0 +1,43 @@
+import type { Stage } from '../shared/config.ts'
+import type { Grants } from '../shared/grants.ts'
+import type { Send } from '../shared/http.ts'
+import { Failure } from '../shared/errors.ts'
+import { forward, resolveCall } from '../shared/resource-server.ts'
+import type { Sessions } from '../shared/sessions.ts'
+import { requireRequestProof } from '../shared/user-agent.ts'
+import { edge } from './edge.ts'
+import type { Endpoint } from './edge.ts'
+import { grants, send, sessions, stage } from './runtime.ts'
+import { endingWithGrant, requireLive } from './signed-in.ts'
+
+/**
+ * A call of the resource server with the user's token (RFC 6750), renewed as needed. A 401 leads to one forced renewal and one repeat.
+ * What need not come first is done while the resource server works: moving the idle end, renewing ahead of time.
+ */
+export const api =
+  (deps: { stage: Stage; sessions: Sessions; grants: Grants; send: Send }): Endpoint =>
+  async (request) => {
+    const route = deps.stage.apis[request.pathParameters['api'] ?? '']
+    requireRequestProof(request, deps.stage, { navigation: route?.navigation === true })
+    const call = resolveCall(deps.stage, request)
+    const live = await requireLive(request, deps.sessions)
+    if (live.grant.provider !== call.api.provider)
+      throw new Failure('session_missing', { detail: 'signed in at another provider' })
+
+    return await endingWithGrant(live, deps.sessions, async () => {
+      const { grant, tokens, renewal } = await deps.grants.access(live.grant)
+      const beside = Promise.allSettled([renewal, deps.sessions.touch(live.session)])
+      try {
+        const reply = await forward(deps.send, call, request, tokens.access_token)
+        if (reply.status !== 401 || tokens.refresh_token === undefined) return reply
+        const renewed = await deps.grants.renewed(grant)
+        return await forward(deps.send, call, request, renewed.tokens.access_token)
+      } finally {
+        await beside
+      }
+    })
+  }
+
+export const handler = edge('api', {
+  ANY: (request) => api({ stage: stage(), sessions: sessions(), grants: grants(), send: send() })(request),
+})

@@ -1,0 +1,75 @@
+import middy from '@middy/core'
+import type { CloudFormationCustomResourceEvent } from 'aws-lambda'
+import { causeName, Failure } from '../shared/errors.ts'
+import { logger, sendOnce } from './runtime.ts'
+
+/** Between CloudFormation's custom resource events and a flow: the answer goes to the event's ResponseURL, whatever happens. */
+
+export interface ResourceEvent {
+  type: 'Create' | 'Update' | 'Delete'
+  /** Stays the same when CloudFormation repeats the event. */
+  requestId: string
+  properties: Readonly<Record<string, string>>
+}
+
+export interface ResourceOutcome {
+  /** Physical id; a changed one makes CloudFormation delete the old resource. */
+  id: string
+  attributes: Record<string, string>
+}
+
+const RESPONSE_TIMEOUT_MS = 10_000
+const REASON_LIMIT_CHARACTERS = 1_000
+
+const stringProperties = (properties: Record<string, unknown>): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(properties).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])),
+  )
+
+/** What the operator reads when a deploy fails: our own words, with what the other server said already cut to size. */
+const reasonOf = (error: unknown): string =>
+  error instanceof Failure ? (error.detail ?? error.reason) : `internal error: ${causeName(error)}`
+
+/**
+ * A Lambda handler for a custom resource.
+ * @see CloudFormation, "Custom resource response objects"
+ */
+export const customResource = (flow: string, run: (event: ResourceEvent) => Promise<ResourceOutcome>) =>
+  middy<CloudFormationCustomResourceEvent>().handler(async (event) => {
+    const answer = async (
+      status: 'SUCCESS' | 'FAILED',
+      reason: string,
+      { id, attributes }: ResourceOutcome,
+    ): Promise<void> => {
+      const body = JSON.stringify({
+        Status: status,
+        Reason: reason.slice(0, REASON_LIMIT_CHARACTERS),
+        PhysicalResourceId: id,
+        StackId: event.StackId,
+        RequestId: event.RequestId,
+        LogicalResourceId: event.LogicalResourceId,
+        Data: attributes,
+      })
+      await sendOnce()({
+        method: 'PUT',
+        url: new URL(event.ResponseURL),
+        // The presigned URL is signed for an empty content type.
+        headers: { 'content-type': '' },
+        body: Buffer.from(body),
+        timeoutMs: RESPONSE_TIMEOUT_MS,
+        maxBytes: 65_536,
+      })
+    }
+    try {
+      const outcome = await run({
+        type: event.RequestType,
+        requestId: event.RequestId,
+        properties: stringProperties(event.ResourceProperties),
+      })
+      await answer('SUCCESS', '', outcome)
+    } catch (error) {
+      logger().error('custom resource failed', { flow, reason: reasonOf(error) })
+      const id = event.RequestType === 'Create' ? `failed-${event.LogicalResourceId}` : event.PhysicalResourceId
+      await answer('FAILED', reasonOf(error), { id, attributes: {} })
+    }
+  })

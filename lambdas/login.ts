@@ -1,0 +1,53 @@
+import type { AuthorizationServer } from '../shared/authorization-server.ts'
+import { defaultProvider } from '../shared/config.ts'
+import type { Stage } from '../shared/config.ts'
+import { Failure } from '../shared/errors.ts'
+import { query, redirect, single } from '../shared/message.ts'
+import { codeChallenge, hashHandle, newCodeVerifier, random } from '../shared/seal.ts'
+import type { Sealer } from '../shared/seal.ts'
+import { keepLogin, LOGIN_SECONDS, requireUserNavigation, returnTo, sessionTicket } from '../shared/user-agent.ts'
+import { edge } from './edge.ts'
+import type { Endpoint } from './edge.ts'
+import { authorizationServer, sealer, stage } from './runtime.ts'
+
+/** Starts a login: the authorization request (RFC 6749 section 4.1.1) with PKCE (RFC 7636), its secrets sealed into a cookie. */
+export const login =
+  (deps: { stage: Stage; authorizationServer: Pick<AuthorizationServer, 'authorize'>; sealer: Sealer }): Endpoint =>
+  async (request) => {
+    requireUserNavigation(request)
+    const parameters = query(request)
+    const provider = single(parameters, 'provider') ?? defaultProvider(deps.stage)
+    if (!Object.hasOwn(deps.stage.providers, provider))
+      throw new Failure('provider_unknown', { detail: provider.slice(0, 32) })
+    const destination = returnTo(request, deps.stage)
+
+    const state = random(32)
+    const nonce = random(32)
+    const codeVerifier = newCodeVerifier()
+    const authorization = await deps.authorizationServer.authorize(provider, {
+      state,
+      nonce,
+      codeChallenge: codeChallenge(codeVerifier),
+      prompt: single(parameters, 'prompt'),
+      loginHint: single(parameters, 'login_hint'),
+    })
+
+    const { ticket } = sessionTicket(request)
+    const cookies = await keepLogin(request, deps.sealer, state, {
+      provider,
+      issuer: authorization.issuer,
+      client_id: authorization.clientId,
+      redirect_uri: authorization.redirectUri,
+      code_verifier: codeVerifier,
+      nonce: authorization.openid ? nonce : undefined,
+      resource: authorization.resource,
+      return_to: destination,
+      expires: Math.floor(Date.now() / 1_000) + LOGIN_SECONDS,
+      replaces: ticket === undefined ? undefined : { account: ticket.account, session: hashHandle(ticket.handle) },
+    })
+    return redirect(302, authorization.url.href, cookies)
+  }
+
+export const handler = edge('login', {
+  GET: (request) => login({ stage: stage(), authorizationServer: authorizationServer(), sealer: sealer() })(request),
+})

@@ -1,0 +1,95 @@
+import type { AuthorizationServer } from '../shared/authorization-server.ts'
+import type { Stage } from '../shared/config.ts'
+import type { Grants } from '../shared/grants.ts'
+import { isForm, json, query, redirect, single } from '../shared/message.ts'
+import type { Request } from '../shared/message.ts'
+import { pseudonym } from '../shared/seal.ts'
+import type { Sealer } from '../shared/seal.ts'
+import type { Live, Sessions } from '../shared/sessions.ts'
+import { clearSessionCookie, requireRequestProof, returnTo, resolveReturnTo } from '../shared/user-agent.ts'
+import { audit, bestEffort, edge } from './edge.ts'
+import type { Endpoint } from './edge.ts'
+import { signedOutPage, signOutPage } from './pages.ts'
+import { authorizationServer, grants, sealer, sessions, stage } from './runtime.ts'
+import { findLive } from './signed-in.ts'
+
+interface Deps {
+  stage: Stage
+  authorizationServer: AuthorizationServer
+  sealer: Sealer
+  sessions: Sessions
+  grants: Grants
+}
+
+/** What the browser kept of the signed-in user goes too; cookies go by name, since "cookies" would reach other sites' of the domain. */
+const CLEAR_SITE_DATA = '"cache", "storage"'
+
+/** `return_to` where one was given. */
+const givenReturnTo = (request: Request, settings: Stage): string | undefined =>
+  query(request).has('return_to') ? returnTo(request, settings) : undefined
+
+/** Where the browser ends its session at the authorization server; our state brings it back and carries on to the destination. */
+const logoutUrl = async (deps: Deps, { grant }: Live, destination: string | undefined): Promise<string | undefined> => {
+  const sealed = await deps.sealer.seal('logout', [], JSON.stringify({ return_to: destination }))
+  const state = Buffer.from(sealed).toString('base64url')
+  return await deps.authorizationServer.logoutUrl(grant.provider, grant.clientId, state)
+}
+
+/**
+ * The session is over: first its record, then the cookie, then its tokens at the authorization server (RFC 7009). Signing out without a
+ * session succeeds too. A script gets where to end the server's own session, a posted form is sent there.
+ */
+export const logout =
+  (deps: Deps): Endpoint =>
+  async (request) => {
+    requireRequestProof(request, deps.stage, { form: true })
+    const destination = givenReturnTo(request, deps.stage)
+    const live = await findLive(request, deps.sessions)
+    let url: string | undefined
+    if (live !== undefined) {
+      await deps.sessions.end(live.session)
+      audit('signed out', request, { provider: live.grant.provider, account: pseudonym(live.session.account) })
+      await bestEffort('logout', request, () => deps.grants.end(live.grant.key))
+      url = await bestEffort('logout', request, () => logoutUrl(deps, live, destination))
+    }
+    const cookies = [clearSessionCookie()]
+    const headers = { 'clear-site-data': CLEAR_SITE_DATA }
+    if (!isForm(request)) return json(200, { logout_url: url ?? null }, { cookies, headers })
+    const reply = redirect(303, url ?? destination ?? `${deps.stage.origin}/`, cookies)
+    return { ...reply, headers: { ...reply.headers, ...headers } }
+  }
+
+/** Asks before signing out; and where the authorization server sends the browser back with our `state`, the way on from there. */
+export const confirmLogout =
+  (deps: Deps): Endpoint =>
+  async (request) => {
+    const state = single(query(request), 'state') ?? ''
+    const text = /^[A-Za-z0-9_-]+$/.test(state)
+      ? await deps.sealer.open('logout', [], Buffer.from(state, 'base64url'))
+      : undefined
+    if (text !== undefined) {
+      const { return_to: back } = JSON.parse(text) as { return_to?: string }
+      return back === undefined ? signedOutPage() : redirect(303, resolveReturnTo(back, deps.stage))
+    }
+    const destination = givenReturnTo(request, deps.stage)
+    const parameters = destination === undefined ? '' : `?${new URLSearchParams({ return_to: destination }).toString()}`
+    // Browsers hold the redirect after a form to the page's form-action too.
+    const targets = new Set(deps.stage.return_to_origins)
+    for (const provider of Object.values(deps.stage.providers)) {
+      for (const origin of [new URL(provider.issuer).origin, ...provider.endpoint_origins]) targets.add(origin)
+    }
+    return signOutPage(`/bff/logout${parameters}`, [...targets])
+  }
+
+const deps = (): Deps => ({
+  stage: stage(),
+  authorizationServer: authorizationServer(),
+  sealer: sealer(),
+  sessions: sessions(),
+  grants: grants(),
+})
+
+export const handler = edge('logout', {
+  GET: (request) => confirmLogout(deps())(request),
+  POST: (request) => logout(deps())(request),
+})

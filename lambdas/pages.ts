@@ -1,0 +1,128 @@
+import type { Reply } from '../shared/message.ts'
+
+/**
+ * The few pages that people see: plain HTML that works without script, in light and dark, with one style sheet named by its hash in the
+ * content security policy. Text goes in escaped; nothing of a request is ever shown but its id.
+ */
+
+const STYLE = `:root{color-scheme:light dark;--ink:#1d2129;--paper:#f6f5f2;--card:#fff;--line:#d9d5cc;--soft:#555b66;--accent:#7a1f3d;--on-accent:#fff}
+@media (prefers-color-scheme:dark){:root{--ink:#eceae5;--paper:#16181d;--card:#1f2229;--line:#3a3f4a;--soft:#aab0bc;--accent:#f0a6bd;--on-accent:#2a0a16}}
+*{box-sizing:border-box}
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--paper);color:var(--ink);font:1rem/1.6 system-ui,sans-serif}
+main{width:100%;max-width:32rem;padding:2.25rem 2.25rem 2rem;background:var(--card);border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:.5rem}
+h1{margin:0 0 .75rem;font-size:1.5rem;line-height:1.25}
+p{margin:0 0 1.25rem}
+.actions{display:flex;flex-wrap:wrap;gap:.75rem;align-items:center;margin:1.5rem 0}
+a,button{color:var(--accent);font:inherit}
+.primary{display:inline-block;padding:.6rem 1.25rem;border:0;border-radius:.375rem;background:var(--accent);color:var(--on-accent);font-weight:600;text-decoration:none;cursor:pointer}
+a:focus-visible,button:focus-visible{outline:3px solid var(--accent);outline-offset:3px}
+dl{margin:1.5rem 0 0;padding-top:1rem;border-top:1px solid var(--line);display:grid;grid-template-columns:auto 1fr;gap:.15rem 1rem;color:var(--soft);font-size:.875rem}
+dt,dd{margin:0}dd{overflow-wrap:anywhere;font-family:ui-monospace,monospace}
+`
+/** SHA-256 of STYLE; a test compares. */
+export const STYLE_HASH = 'sha256-b5JS/R9PZ98LdfJosEr7JhLI+L1n12IZxysTPYl1d4o='
+
+/** The style sheet, for the test that compares it with its hash. */
+export const styleSheet = (): string => STYLE
+
+const escape = (text: string): string => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+
+interface Page {
+  status: number
+  title: string
+  text: string
+  /** Already escaped. */
+  actions: string
+  facts?: Record<string, string>
+  /** Origins besides ours that a form on the page may lead to. */
+  formTargets?: readonly string[]
+  cookies?: string[]
+}
+
+const page = ({ status, title, text, actions, facts = {}, formTargets = [], cookies = [] }: Page): Reply => {
+  const rows = Object.entries(facts).map(([term, value]) => `<dt>${escape(term)}</dt><dd>${escape(value)}</dd>`)
+  return {
+    status,
+    cookies,
+    headers: {
+      'content-type': 'text/html; charset=utf-8',
+      'content-security-policy': [
+        "default-src 'none'",
+        `style-src '${STYLE_HASH}'`,
+        `form-action ${["'self'", ...formTargets].join(' ')}`,
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+      ].join('; '),
+    },
+    body: `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>${escape(title)}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<main>
+<h1>${escape(title)}</h1>
+<p>${escape(text)}</p>
+<div class="actions">${actions}</div>
+${rows.length === 0 ? '' : `<dl>${rows.join('')}</dl>`}
+</main>
+</body>
+</html>
+`,
+  }
+}
+
+const link = (href: string, text: string, primary = false): string =>
+  `<a href="${escape(href)}"${primary ? ' class="primary"' : ''}>${escape(text)}</a>`
+
+const TITLES: Record<number, string> = {
+  401: 'You are not signed in',
+  403: 'That did not go through',
+  404: 'There is nothing here',
+  405: 'That did not go through',
+  500: 'Something went wrong',
+  502: 'The sign-in service had a problem',
+  503: 'Please try again in a moment',
+  504: 'That took too long',
+}
+
+/** The page of a request that failed: what happened, how to go on, and the id to tell an operator. */
+export const errorPage = (error: {
+  status: number
+  code: string
+  sentence: string
+  requestId: string
+  tryAgain: string | undefined
+}): Reply =>
+  page({
+    status: error.status,
+    title: error.code.startsWith('login')
+      ? 'Sign-in did not finish'
+      : (TITLES[error.status] ?? 'That did not go through'),
+    text: error.sentence,
+    actions: `${error.tryAgain === undefined ? '' : link(error.tryAgain, 'Sign in again', true)}${link('/', 'Go to the front page', error.tryAgain === undefined)}`,
+    facts: { Code: error.code, Request: error.requestId },
+  })
+
+/** The page that asks before signing out, since a link alone must not do it. `action` is a path of ours. */
+export const signOutPage = (action: string, formTargets: readonly string[]): Reply =>
+  page({
+    status: 200,
+    title: 'Sign out?',
+    text: 'You will be signed out in this browser.',
+    actions: `<form method="post" action="${escape(action)}"><button class="primary">Sign out</button></form>${link('/', 'Stay signed in')}`,
+    formTargets,
+  })
+
+/** The page after signing out. */
+export const signedOutPage = (): Reply =>
+  page({
+    status: 200,
+    title: 'You are signed out',
+    text: 'This browser no longer has a session here.',
+    actions: `${link('/bff/login', 'Sign in again', true)}${link('/', 'Go to the front page')}`,
+  })

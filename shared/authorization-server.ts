@@ -1,0 +1,251 @@
+import { callbackUrl, postLogoutUrl } from './config.ts'
+import type { Stage } from './config.ts'
+import type { Credentials, Registration } from './credentials.ts'
+import { Failure } from './errors.ts'
+import type { Grant, GrantWire, Refreshed, Tokens } from './grants.ts'
+import type { OAuth, Peer, TokenReply } from './oauth.ts'
+import { accountOf } from './seal.ts'
+import type { AccountId } from './seal.ts'
+import type { Claims } from './sessions.ts'
+
+/** What flows ask of a provider's authorization server. Which client, which credentials and what to do when they changed is decided here. */
+
+/** A login that has been asked for. Values that the browser must not see yet stay with the caller. */
+export interface AuthorizationRequest {
+  state: string
+  nonce: string
+  codeChallenge: string
+  prompt: string | undefined
+  loginHint: string | undefined
+}
+
+/** Where to send the browser, and what its callback must be checked against. */
+export interface Authorization {
+  url: URL
+  issuer: string
+  clientId: string
+  redirectUri: string
+  /** Whether OpenID Connect is spoken, so that an ID token with the nonce must come back. */
+  openid: boolean
+  resource: string | undefined
+}
+
+/** Who signed in, and with which tokens. */
+export interface SignedIn {
+  account: AccountId
+  clientId: string
+  claims: Claims
+  tokens: Tokens
+}
+
+export interface AuthorizationServer extends GrantWire {
+  /** The authorization request, as a URL with each parameter once and none that was not asked for (RFC 6749 section 4.1.1). */
+  authorize(provider: string, request: AuthorizationRequest): Promise<Authorization>
+  /** The callback is genuine, its code is redeemed and its user is known. */
+  finish(
+    provider: string,
+    parameters: URLSearchParams,
+    login: {
+      state: string
+      issuer: string
+      clientId: string
+      redirectUri: string
+      codeVerifier: string
+      nonce: string | undefined
+      resource: string | undefined
+    },
+  ): Promise<SignedIn>
+  /** Where the browser ends its session at the server (OpenID Connect RP-Initiated Logout 1.0), if the server has that. */
+  logoutUrl(provider: string, clientId: string, state: string): Promise<string | undefined>
+}
+
+const PROMPTS = new Set(['login', 'consent', 'select_account', 'none'])
+
+const scopesOf = (scope: string | undefined): string[] => scope?.split(' ') ?? []
+
+/** The authorization servers of a stage. */
+export const createAuthorizationServer = ({
+  stage,
+  credentials,
+  oauth,
+  now,
+}: {
+  stage: Stage
+  credentials: Credentials
+  oauth: OAuth
+  now: () => number
+}): AuthorizationServer => {
+  const peerOf = (registration: Registration, provider: string, clientId: string): Peer => {
+    const client = [registration.current, ...registration.retiring].find((one) => one.client_id === clientId)
+    if (client === undefined)
+      throw new Failure('client_rejected', { detail: `${provider} no longer has client ${clientId}` })
+    return { metadata: registration.metadata, client }
+  }
+
+  /** Runs with the client that the login or grant was made under; credentials that were just replaced are read again, once. */
+  const withClient = async <T>(provider: string, clientId: string, run: (peer: Peer) => Promise<T>): Promise<T> => {
+    try {
+      return await run(peerOf(await credentials.of(provider), provider, clientId))
+    } catch (error) {
+      if (!(error instanceof Failure && error.reason === 'client_rejected')) throw error
+      return await run(peerOf(await credentials.again(provider), provider, clientId))
+    }
+  }
+
+  const asTokens = (reply: TokenReply): Tokens => ({
+    access_token: reply.access_token,
+    refresh_token: reply.refresh_token,
+    id_token: reply.id_token,
+    scope: reply.scope,
+    expires: Math.floor(now() / 1_000) + reply.expires_in_seconds,
+  })
+
+  const ignoringFailure = async (run: () => Promise<void>): Promise<void> => {
+    try {
+      await run()
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+    }
+  }
+
+  /** The claims that the stage lists, from the ID token and, for those it lacks, from UserInfo. */
+  const claimsOf = async (provider: string, peer: Peer, reply: TokenReply): Promise<Claims> => {
+    const wanted = stage.providers[provider]?.claims ?? []
+    const known = reply.claims ?? {}
+    const subject = known['sub']
+    const missing = wanted.some((name) => known[name] === undefined)
+    // An access token for another resource is not one for UserInfo.
+    const ask =
+      missing && peer.metadata.userinfo_endpoint !== undefined && stage.providers[provider]?.resource === undefined
+    let more: Claims = {}
+    if (ask && typeof subject === 'string') {
+      // Who signed in is known by now; a name that cannot be had is no reason to turn the user away.
+      await ignoringFailure(async () => {
+        more = await oauth.userInfo(peer, reply.access_token, subject)
+      })
+    }
+    return Object.fromEntries(
+      wanted.flatMap((name) => {
+        const value = known[name] ?? more[name]
+        return value === undefined ? [] : [[name, value] as const]
+      }),
+    )
+  }
+
+  const revokeToken = async (peer: Peer, tokens: Pick<Tokens, 'access_token' | 'refresh_token'>): Promise<void> => {
+    // Revoking the refresh token ends the access token too (RFC 7009 section 2.1); one call is enough.
+    if (tokens.refresh_token === undefined) await oauth.revoke(peer, tokens.access_token, 'access_token')
+    else await oauth.revoke(peer, tokens.refresh_token, 'refresh_token')
+  }
+
+  const checked = (
+    peer: Peer,
+    parameters: URLSearchParams,
+    login: { state: string; issuer: string },
+  ): URLSearchParams => {
+    if (peer.metadata.issuer !== login.issuer)
+      throw new Failure('issuer_mismatch', { detail: 'the stage changed meanwhile' })
+    return oauth.checkCallback(peer, parameters, login.state)
+  }
+
+  return {
+    async authorize(provider, { state, nonce, codeChallenge, prompt, loginHint }) {
+      const settings = stage.providers[provider]
+      const { metadata, current: client } = await credentials.of(provider)
+      const openid = scopesOf(client.scope).includes('openid')
+      const parameters: Record<string, string> = {
+        response_type: 'code',
+        client_id: client.client_id,
+        redirect_uri: callbackUrl(stage, provider),
+        state,
+        code_challenge: codeChallenge,
+        code_challenge_method: 'S256',
+        ...(client.scope === undefined ? {} : { scope: client.scope }),
+        ...(openid ? { nonce } : {}),
+        ...(settings?.resource === undefined ? {} : { resource: settings.resource }),
+        ...(prompt !== undefined && PROMPTS.has(prompt) ? { prompt } : {}),
+        ...(loginHint === undefined ? {} : { login_hint: loginHint.slice(0, 256) }),
+      }
+      const url = new URL(metadata.authorization_endpoint)
+      const pushed = metadata.pushed_authorization_request_endpoint !== undefined
+      const sent: Record<string, string> = pushed
+        ? {
+            client_id: client.client_id,
+            request_uri: await withClient(provider, client.client_id, (peer) => oauth.push(peer, parameters)),
+          }
+        : parameters
+      for (const [name, value] of Object.entries(sent)) url.searchParams.set(name, value)
+      return {
+        url,
+        issuer: metadata.issuer,
+        clientId: client.client_id,
+        redirectUri: callbackUrl(stage, provider),
+        openid,
+        resource: settings?.resource,
+      }
+    },
+
+    finish: (provider, parameters, login) =>
+      withClient(provider, login.clientId, async (peer) => {
+        const reply = await oauth.redeem(peer, checked(peer, parameters, login), {
+          redirect_uri: login.redirectUri,
+          code_verifier: login.codeVerifier,
+          nonce: login.nonce,
+          resource: login.resource,
+        })
+        try {
+          const subject = reply.claims?.['sub']
+          return {
+            account: accountOf(login.issuer, typeof subject === 'string' ? subject : undefined),
+            clientId: login.clientId,
+            claims: await claimsOf(provider, peer, reply),
+            tokens: asTokens(reply),
+          }
+        } catch (error) {
+          await ignoringFailure(() => revokeToken(peer, reply))
+          throw error
+        }
+      }),
+
+    async refresh(grant: Grant, tokens: Tokens): Promise<Refreshed> {
+      const resource = stage.providers[grant.provider]?.resource
+      try {
+        return await withClient(grant.provider, grant.clientId, async (peer): Promise<Refreshed> => {
+          const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
+          const subject = reply.claims?.['sub']
+          if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
+            await ignoringFailure(() => revokeToken(peer, reply))
+            return { kind: 'refused' }
+          }
+          return { kind: 'refreshed', tokens: { ...asTokens(reply), id_token: reply.id_token ?? tokens.id_token } }
+        })
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        switch (error.reason) {
+          case 'code_rejected':
+            return { kind: 'refused' }
+          case 'server_timeout':
+          case 'server_failed':
+          case 'token_reply_invalid':
+          case 'id_token_invalid':
+            return { kind: 'unavailable', reason: error.reason, processed: 'perhaps' }
+          default:
+            return { kind: 'unavailable', reason: error.reason, processed: 'no' }
+        }
+      }
+    },
+
+    revoke: (grant, tokens) =>
+      ignoringFailure(() => withClient(grant.provider, grant.clientId, (peer) => revokeToken(peer, tokens))),
+
+    async logoutUrl(provider, clientId, state) {
+      const { metadata } = await credentials.of(provider)
+      if (metadata.end_session_endpoint === undefined) return undefined
+      const url = new URL(metadata.end_session_endpoint)
+      url.searchParams.set('client_id', clientId)
+      url.searchParams.set('post_logout_redirect_uri', postLogoutUrl(stage))
+      url.searchParams.set('state', state)
+      return url.href
+    },
+  }
+}

@@ -1,0 +1,245 @@
+import * as z from 'zod/mini'
+
+/**
+ * The one schema of every setting: the stage file that an operator writes, and what each function reads back from its
+ * environment. Nothing here identifies or protects by default: `origin`, `issuer` and targets must be written down.
+ */
+
+const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]'])
+
+const parseUrl = (value: string): URL | undefined => (URL.canParse(value) ? new URL(value) : undefined)
+
+const isSecureOrLoopback = (url: URL): boolean =>
+  url.protocol === 'https:' || (url.protocol === 'http:' && LOOPBACK.has(url.hostname))
+
+const describe = <T extends z.ZodMiniType>(schema: T, description: string): T => schema.check(z.describe(description))
+
+const origin = z.string().check(
+  z.refine(
+    (value) => parseUrl(value)?.origin === value,
+    'must be an origin as browsers write it: scheme, host and a port other than the default, in lower case, nothing behind it; for example https://app.example.com',
+  ),
+  z.refine((value) => {
+    const url = parseUrl(value)
+    return url === undefined || isSecureOrLoopback(url)
+  }, 'must use https; http is for localhost and 127.0.0.1 only'),
+)
+
+const plainUrl = z.string().check(
+  z.refine((value) => parseUrl(value) !== undefined, 'must be an absolute URL, for example https://as.example.com'),
+  z.refine((value) => {
+    const url = parseUrl(value)
+    return url === undefined || isSecureOrLoopback(url)
+  }, 'must use https; http is for localhost and 127.0.0.1 only'),
+  z.refine((value) => {
+    const url = parseUrl(value)
+    return url === undefined || (url.username === '' && url.password === '')
+  }, 'must not contain a user name or password'),
+  z.refine((value) => !/[?#]/.test(value), 'must not contain a query or a fragment'),
+  z.refine((value) => {
+    const url = parseUrl(value)
+    return url === undefined || url.href === value || url.href === `${value}/`
+  }, 'must be written the way URLs are normalised: lower-case host, no default port, no dot segments'),
+)
+
+const name = z
+  .string()
+  .check(z.regex(/^[a-z][a-z0-9-]{0,31}$/, 'must be 1 to 32 of a-z, 0-9 and -, starting with a letter'))
+
+const seconds = (minimum: number, maximum: number) =>
+  z
+    .int(`must be a whole number of seconds from ${minimum} to ${maximum}`)
+    .check(z.gte(minimum, `must be at least ${minimum} seconds`), z.lte(maximum, `must be at most ${maximum} seconds`))
+
+const scope = z
+  .string()
+  .check(z.regex(/^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/, 'must be one scope: printable, no space, no quote'))
+
+const provider = z.strictObject({
+  issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
+  client_name: describe(
+    z._default(z.string().check(z.minLength(1), z.maxLength(64)), 'Coatcheck'),
+    'Name under which Coatcheck registers; people read it on the consent page.',
+  ),
+  scopes: describe(
+    z.optional(z.array(scope).check(z.minLength(1), z.maxLength(64))),
+    'Scopes to register and request. Left out: those of openid, profile, email and offline_access that the server announces.',
+  ),
+  resource: describe(
+    z.optional(plainUrl),
+    'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
+  ),
+  claims: describe(
+    z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
+      'sub',
+      'name',
+      'preferred_username',
+      'email',
+      'picture',
+    ]),
+    'Claims about the user that GET /bff/session shows; all others are dropped at login.',
+  ),
+  initial_access_token_secret: describe(
+    z.optional(
+      z
+        .string()
+        .check(
+          z.regex(
+            /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
+            'must be the name or ARN of a Secrets Manager secret',
+          ),
+        ),
+    ),
+    'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
+  ),
+  endpoint_origins: describe(
+    z._default(z.array(origin).check(z.maxLength(8)), []),
+    "Origins other than the issuer's that its endpoints may be on.",
+  ),
+})
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
+
+const api = z.strictObject({
+  provider: describe(name, 'The provider whose access token is attached to calls.'),
+  target: describe(plainUrl, 'Base URL of the resource server; the rest of the path is appended segment by segment.'),
+  methods: describe(
+    z._default(z.array(z.enum(METHODS)).check(z.minLength(1)), [...METHODS]),
+    'Methods that are forwarded; others are answered 405.',
+  ),
+  navigation: describe(
+    z._default(z.boolean(), false),
+    'Whether GET navigations and subresources (downloads, images) of our own pages may call it without the X-CSRF header.',
+  ),
+  timeout_seconds: describe(z._default(seconds(1, 25), 20), 'How long the resource server may take, in seconds.'),
+})
+
+const session = z.strictObject({
+  idle_seconds: describe(
+    z._default(seconds(60, 2_592_000), 3_600),
+    'A session ends after this long without a call, in seconds.',
+  ),
+  absolute_seconds: describe(
+    z._default(seconds(60, 7_776_000), 43_200),
+    'A session ends this long after sign-in, whatever happens, in seconds.',
+  ),
+})
+
+const renewal = z.strictObject({
+  leeway_seconds: describe(
+    z._default(seconds(1, 3_600), 60),
+    'How long before its end an access token is renewed, in seconds; at most a quarter of its lifetime is used.',
+  ),
+  authorization_server_timeout_seconds: describe(
+    z._default(seconds(1, 8), 5),
+    'How long one call of the authorization server may take, in seconds.',
+  ),
+})
+
+const logs = z.strictObject({
+  level: describe(
+    z._default(z.enum(['debug', 'info', 'warn', 'error']), 'info'),
+    'Least severe log entry that is written.',
+  ),
+  retention_days: describe(
+    z._default(
+      z
+        .int()
+        .check(
+          z.refine(
+            (days) => [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653].includes(days),
+            'must be a retention CloudWatch Logs knows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827 or 3653 days',
+          ),
+        ),
+      90,
+    ),
+    'How long logs are kept, in days.',
+  ),
+})
+
+export const stageSchema = z
+  .strictObject({
+    $schema: describe(z.optional(z.string()), 'Where editors find the JSON schema.'),
+    origin: describe(origin, 'Origin that browsers see; the frontend, /bff and /api are all on it.'),
+    providers: describe(
+      z
+        .record(name, provider)
+        .check(z.refine((value) => Object.keys(value).length > 0, 'must name at least one provider')),
+      'Authorization servers by name; the name is part of the callback URL.',
+    ),
+    default_provider: describe(z.optional(name), 'Provider of a login that names none. Left out: the first one.'),
+    apis: describe(z._default(z.record(name, api), {}), 'Allow-list of resource servers by name: /api/<name>/...'),
+    return_to_origins: describe(
+      z._default(z.array(origin).check(z.maxLength(16)), []),
+      'Origins besides our own that a login or logout may return to.',
+    ),
+    session: describe(z.prefault(session, {}), 'When sessions end.'),
+    renewal: describe(z.prefault(renewal, {}), 'How grants are renewed.'),
+    logs: describe(z.prefault(logs, {}), 'Logging.'),
+    removal: describe(
+      z._default(z.enum(['retain', 'destroy']), 'retain'),
+      'What happens to the table and the secrets when the stack is deleted.',
+    ),
+  })
+  .check(
+    z.superRefine((stage, context) => {
+      const complain = (path: (string | number)[], message: string) =>
+        context.addIssue({ code: 'custom', message, path, input: stage })
+      if (stage.default_provider !== undefined && !Object.hasOwn(stage.providers, stage.default_provider)) {
+        complain(['default_provider'], `names ${stage.default_provider}, which is not one of the providers`)
+      }
+      for (const [key, value] of Object.entries(stage.apis)) {
+        if (!Object.hasOwn(stage.providers, value.provider)) {
+          complain(['apis', key, 'provider'], `names ${value.provider}, which is not one of the providers`)
+        }
+      }
+      if (stage.session.idle_seconds > stage.session.absolute_seconds) {
+        complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
+      }
+      if (stage.origin.startsWith('https:')) {
+        for (const [key, value] of Object.entries(stage.providers)) {
+          if (value.issuer.startsWith('http:')) {
+            complain(['providers', key, 'issuer'], 'must use https, since the origin does')
+          }
+        }
+        for (const [key, value] of Object.entries(stage.apis)) {
+          if (value.target.startsWith('http:')) {
+            complain(['apis', key, 'target'], 'must use https, since the origin does')
+          }
+        }
+      }
+    }),
+  )
+
+export type Stage = z.infer<typeof stageSchema>
+export type Provider = Stage['providers'][string]
+export type Api = Stage['apis'][string]
+export type Renewal = Stage['renewal']
+export type SessionSettings = Stage['session']
+
+/** What `parseStage` found: the stage with every default filled in, or one line per fault, each with its path. */
+export type StageResult = { ok: true; stage: Stage } | { ok: false; faults: string[] }
+
+/** The stage is checked against the schema, with every default filled in. Faults name the setting and what to write instead. */
+export const parseStage = (value: unknown): StageResult => {
+  const result = stageSchema.safeParse(value)
+  if (result.success) return { ok: true, stage: result.data }
+  return {
+    ok: false,
+    faults: result.error.issues.map((issue) => {
+      const path = issue.path.map(String).join('.')
+      const what = issue.code === 'unrecognized_keys' ? `has no setting named ${issue.keys.join(', ')}` : issue.message
+      return path === '' ? `the stage ${what}` : `${path}: ${what}`
+    }),
+  }
+}
+
+/** The callback URL registered for a provider: the one redirect URI of its client. */
+export const callbackUrl = (stage: Stage, providerName: string): string =>
+  `${stage.origin}/bff/callback/${providerName}`
+
+/** The URL that an authorization server sends the browser back to after RP-initiated logout. */
+export const postLogoutUrl = (stage: Stage): string => `${stage.origin}/bff/logout`
+
+/** The provider of a login that names none. */
+export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''

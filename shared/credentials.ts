@@ -1,0 +1,106 @@
+import * as z from 'zod/mini'
+import { Failure } from './errors.ts'
+import { clientSchema } from './registration.ts'
+import type { Client } from './registration.ts'
+import type { Metadata } from './metadata.ts'
+import type { Secrets } from './secrets.ts'
+
+/** The credentials of each provider: one secret a provider, cached in this instance, read again when the server says they are wrong. */
+
+const FORMAT = 1
+
+const registrationSchema = z.object({
+  format: z.literal(FORMAT),
+  /** Credentials are only ever used with this issuer. */
+  issuer: z.string(),
+  metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
+  current: clientSchema,
+  retiring: z.array(clientSchema),
+})
+
+/** What the secret of a provider holds. */
+export interface Registration {
+  format: typeof FORMAT
+  issuer: string
+  /** As discovered when the client was registered or last looked at. */
+  metadata: Metadata
+  current: Client
+  retiring: Client[]
+}
+
+/** A registration with its first client. */
+export const newRegistration = (metadata: Metadata, current: Client, retiring: Client[] = []): Registration => ({
+  format: FORMAT,
+  issuer: metadata.issuer,
+  metadata,
+  current,
+  retiring,
+})
+
+/** The registration in a secret's value, or undefined when it holds something else. */
+export const parseRegistration = (value: string): Registration | undefined => {
+  try {
+    const parsed = registrationSchema.safeParse(JSON.parse(value))
+    return parsed.success ? parsed.data : undefined
+  } catch {
+    return undefined
+  }
+}
+
+export interface Credentials {
+  /** The provider's registration. @throws not_registered, secrets_unavailable */
+  of(provider: string): Promise<Registration>
+  /** The provider's registration, read again unless that just happened. @throws not_registered, secrets_unavailable */
+  again(provider: string): Promise<Registration>
+}
+
+const MAX_AGE_MS = 15 * 60_000
+const COOLDOWN_MS = 1_000
+
+/**
+ * Credentials of the providers of a stage.
+ * @param secretOf the secret's name or ARN of each provider
+ * @param issuerOf the issuer that the stage names; credentials of any other are not handed out (RFC 9700 section 4.4)
+ */
+export const createCredentials = ({
+  secrets,
+  secretOf,
+  issuerOf,
+  now,
+}: {
+  secrets: Pick<Secrets, 'read'>
+  secretOf: (provider: string) => string | undefined
+  issuerOf: (provider: string) => string | undefined
+  now: () => number
+}): Credentials => {
+  const cache = new Map<string, { readMs: number; registration: Promise<Registration> }>()
+
+  const load = async (provider: string): Promise<Registration> => {
+    const secret = secretOf(provider)
+    const value = secret === undefined ? undefined : await secrets.read(secret)
+    const registration = value === undefined ? undefined : parseRegistration(value)
+    if (registration === undefined) throw new Failure('not_registered', { detail: provider })
+    if (registration.issuer !== issuerOf(provider)) {
+      throw new Failure('not_registered', { detail: `${provider}: the registration is of another issuer` })
+    }
+    return registration
+  }
+
+  const cached = async (provider: string, maxAgeMs: number): Promise<Registration> => {
+    const known = cache.get(provider)
+    if (known !== undefined && now() - known.readMs < maxAgeMs) return await known.registration
+    const entry = { readMs: now(), registration: load(provider) }
+    cache.set(provider, entry)
+    try {
+      return await entry.registration
+    } catch (error) {
+      if (cache.get(provider) === entry) cache.delete(provider)
+      throw error
+    }
+  }
+
+  return {
+    of: (provider) => cached(provider, MAX_AGE_MS),
+    again: (provider) => cached(provider, COOLDOWN_MS),
+  }
+}

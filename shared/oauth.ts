@@ -1,0 +1,321 @@
+import * as oauth from 'oauth4webapi'
+import { Failure } from './errors.ts'
+import type { Reason } from './errors.ts'
+import { HttpFault } from './http.ts'
+import type { IncomingReply, Send } from './http.ts'
+import { jsonObject } from './metadata.ts'
+import type { Metadata } from './metadata.ts'
+import type { Client } from './registration.ts'
+
+/**
+ * The OAuth library: every protocol message goes through it, every error of it is translated here, and what it lets pass
+ * (loose numbers, errors with status 200, odd token characters) is refused before it sees the reply.
+ */
+
+const LIMIT_BYTES = 256 * 1024
+const CLOCK_TOLERANCE_SECONDS = 60
+const ID_TOKEN_MAX_AGE_SECONDS = 3_600
+const DEFAULT_LIFETIME_SECONDS = 300
+/** RFC 6749 appendix A.12: visible characters; a header cannot carry others. */
+const TOKEN = /^[\x21-\x7e]{1,16384}$/
+
+/** What the token endpoint issued, checked. */
+export interface TokenReply {
+  access_token: string
+  refresh_token: string | undefined
+  id_token: string | undefined
+  scope: string | undefined
+  expires_in_seconds: number
+  /** Claims of the ID token, if one came. */
+  claims: Readonly<Record<string, unknown>> | undefined
+}
+
+/** One provider as the library wants it, ready for calls. */
+export interface Peer {
+  metadata: Metadata
+  client: Client
+}
+
+export interface OAuth {
+  /** The callback's parameters belong to this login and carry a code. @throws issuer_mismatch, state_missing, code_missing, login_denied, authorization_error, parameter_duplicated */
+  checkCallback(peer: Peer, parameters: URLSearchParams, state: string): URLSearchParams
+  /** The request URI of a pushed authorization request (RFC 9126). */
+  push(peer: Peer, parameters: Record<string, string>): Promise<string>
+  /** The code is redeemed (RFC 6749 section 4.1.3) and the ID token, where there has to be one, is right in every claim and in its signature. */
+  redeem(
+    peer: Peer,
+    parameters: URLSearchParams,
+    login: { redirect_uri: string; code_verifier: string; nonce: string | undefined; resource: string | undefined },
+  ): Promise<TokenReply>
+  /** The tokens are refreshed (RFC 6749 section 6). */
+  refresh(peer: Peer, refreshToken: string, resource: string | undefined): Promise<TokenReply>
+  /** Claims of the UserInfo endpoint, whose subject is the ID token's. */
+  userInfo(peer: Peer, accessToken: string, subject: string): Promise<Readonly<Record<string, unknown>>>
+  /** The token is revoked, if the server can (RFC 7009). */
+  revoke(peer: Peer, token: string, hint: 'access_token' | 'refresh_token'): Promise<void>
+}
+
+/** The error code of an OAuth error reply, cut to the characters that RFC 6749 allows. */
+const errorCode = (value: unknown): string =>
+  typeof value === 'string' ? value.replace(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, '').slice(0, 64) : ''
+
+const lifetime = (value: unknown): number | undefined => {
+  if (value === undefined || value === null) return undefined
+  const number = typeof value === 'string' && /^\d{1,10}$/.test(value) ? Number(value) : value
+  if (typeof number !== 'number' || !Number.isFinite(number) || number < 0 || number > 9_999_999_999) {
+    throw new Failure('token_reply_invalid', { detail: 'expires_in is not a number of seconds' })
+  }
+  return Math.floor(number)
+}
+
+/** The body of a token reply, with nothing in it that could be misread. */
+const checkTokenReply = (body: Record<string, unknown>): Record<string, unknown> => {
+  for (const name of ['access_token', 'refresh_token']) {
+    const token = body[name]
+    if ((name === 'refresh_token' && token === undefined) || (typeof token === 'string' && TOKEN.test(token))) continue
+    throw new Failure('token_reply_invalid', { detail: `${name} is missing or malformed` })
+  }
+  if (typeof body['token_type'] !== 'string' || body['token_type'].toLowerCase() !== 'bearer') {
+    throw new Failure('token_reply_invalid', { detail: 'token_type is not Bearer' })
+  }
+  const members = ['access_token', 'token_type', 'refresh_token', 'id_token', 'scope'].flatMap((name) =>
+    body[name] === undefined || body[name] === null ? [] : [[name, body[name]] as const],
+  )
+  return { ...Object.fromEntries(members), expires_in: lifetime(body['expires_in']) ?? DEFAULT_LIFETIME_SECONDS }
+}
+
+const faultReason = (fault: HttpFault): Reason => {
+  switch (fault.kind) {
+    case 'unreachable':
+      return 'server_unreachable'
+    case 'timeout':
+      return 'server_timeout'
+    case 'broken':
+      return 'server_failed'
+    case 'too_large':
+      return 'token_reply_invalid'
+  }
+}
+
+/**
+ * Calls at authorization servers over `send`.
+ * @throws server_unreachable, server_timeout, server_failed, server_refused, client_rejected, code_rejected,
+ *   token_reply_invalid, id_token_missing, id_token_invalid, userinfo_invalid
+ */
+export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: number; now: () => number }): OAuth => {
+  const jwksCaches = new Map<string, oauth.JWKSCacheInput>()
+
+  /** The library's fetch: `check` sees a JSON object of status 200 first and says what the library gets instead. */
+  const fetchWith =
+    (check: (body: Record<string, unknown>) => Record<string, unknown> = (body) => body) =>
+    async (
+      url: string,
+      init: { method: string; headers: Record<string, string>; body?: unknown },
+    ): Promise<Response> => {
+      let reply: IncomingReply
+      try {
+        reply = await send({
+          method: init.method,
+          url: new URL(url),
+          headers: { ...init.headers, 'accept-encoding': 'identity' },
+          body: init.body instanceof URLSearchParams ? Buffer.from(init.body.toString()) : undefined,
+          timeoutMs,
+          maxBytes: LIMIT_BYTES,
+        })
+      } catch (error) {
+        if (error instanceof HttpFault) throw new Failure(faultReason(error), { cause: error, retryAfterSeconds: 1 })
+        throw error
+      }
+      if (reply.status >= 500 || reply.status === 429) {
+        throw new Failure('server_failed', { detail: `status ${reply.status}`, retryAfterSeconds: 1 })
+      }
+      const body = jsonObject(reply)
+      // Some servers answer errors with 200; the library must see what it is.
+      const status = reply.status === 200 && body?.['error'] !== undefined ? 400 : reply.status
+      const checked = status === 200 && body !== undefined ? check(body) : body
+      const empty = status === 204 || status === 304
+      return new Response(empty ? null : checked === undefined ? Buffer.from(reply.body) : JSON.stringify(checked), {
+        status: status >= 200 && status <= 599 ? status : 502,
+        headers: checked === undefined ? {} : { 'content-type': 'application/json' },
+      })
+    }
+
+  const options = (peer: Peer, check?: (body: Record<string, unknown>) => Record<string, unknown>) => ({
+    [oauth.customFetch]: fetchWith(check),
+    // The stage allows http on loopback only; metadata on it were judged by the same rule.
+    [oauth.allowInsecureRequests]: peer.metadata.issuer.startsWith('http:'),
+  })
+
+  const asServer = ({ metadata }: Peer): oauth.AuthorizationServer => ({
+    ...(metadata as oauth.AuthorizationServer),
+    // No symmetric or absent signature, whatever the server says it could do.
+    id_token_signing_alg_values_supported: (metadata.id_token_signing_alg_values_supported ?? ['RS256']).filter(
+      (algorithm) => algorithm !== 'none' && !algorithm.startsWith('HS'),
+    ),
+  })
+
+  const asClient = ({ client }: Peer): oauth.Client => ({
+    client_id: client.client_id,
+    [oauth.clockTolerance]: CLOCK_TOLERANCE_SECONDS,
+  })
+
+  const authentication = ({ client }: Peer): oauth.ClientAuth => {
+    const secret = client.client_secret ?? ''
+    switch (client.token_endpoint_auth_method) {
+      case 'client_secret_basic':
+        return oauth.ClientSecretBasic(secret)
+      case 'client_secret_post':
+        return oauth.ClientSecretPost(secret)
+      case 'none':
+        return oauth.None()
+    }
+  }
+
+  const translate = (error: unknown, invalid: Reason): never => {
+    if (error instanceof Failure) throw error
+    if (error instanceof oauth.ResponseBodyError) {
+      const code = errorCode(error.error)
+      if (code === 'invalid_client') throw new Failure('client_rejected', { detail: code, retryAfterSeconds: 5 })
+      if (code === 'invalid_grant') throw new Failure('code_rejected', { detail: code })
+      throw new Failure('server_refused', { detail: code })
+    }
+    if (error instanceof oauth.OperationProcessingError || error instanceof oauth.UnsupportedOperationError) {
+      const code = error.code ?? ''
+      if (code === oauth.RESPONSE_IS_NOT_CONFORM) throw new Failure('server_refused', { detail: 'not an OAuth reply' })
+      const claims = ['JWT_', 'JSON_ATTRIBUTE', 'KEY_SELECTION'].some((part) => code.includes(part))
+      throw new Failure(claims ? 'id_token_invalid' : invalid, { detail: `${code} ${error.message.slice(0, 120)}` })
+    }
+    throw new Failure(invalid, { cause: error })
+  }
+
+  const guarded = async <T>(invalid: Reason, run: () => Promise<T>): Promise<T> => {
+    try {
+      return await run()
+    } catch (error) {
+      return translate(error, invalid)
+    }
+  }
+
+  const asTokenReply = (result: oauth.TokenEndpointResponse): TokenReply => ({
+    access_token: result.access_token,
+    refresh_token: result.refresh_token,
+    id_token: result.id_token,
+    scope: result.scope,
+    expires_in_seconds: result.expires_in ?? DEFAULT_LIFETIME_SECONDS,
+    claims: oauth.getValidatedIdTokenClaims(result),
+  })
+
+  const checkSignature = async (peer: Peer, response: Response): Promise<void> => {
+    if (peer.metadata.jwks_uri === undefined)
+      throw new Failure('id_token_invalid', { detail: 'the server has no jwks_uri' })
+    const cache = jwksCaches.get(peer.metadata.jwks_uri) ?? {}
+    jwksCaches.set(peer.metadata.jwks_uri, cache)
+    await oauth.validateApplicationLevelSignature(asServer(peer), response, {
+      ...options(peer),
+      [oauth.jwksCache]: cache,
+    })
+  }
+
+  return {
+    checkCallback(peer, parameters, state) {
+      for (const name of ['code', 'state', 'iss', 'error']) {
+        if (parameters.getAll(name).length > 1) throw new Failure('parameter_duplicated', { detail: name })
+      }
+      const iss = parameters.get('iss')
+      if (
+        iss === null
+          ? peer.metadata.authorization_response_iss_parameter_supported === true
+          : iss !== peer.metadata.issuer
+      ) {
+        throw new Failure('issuer_mismatch')
+      }
+      const error = parameters.get('error')
+      if (error !== null && parameters.has('code'))
+        throw new Failure('request_invalid', { detail: 'both code and error' })
+      if (error === 'access_denied') throw new Failure('login_denied')
+      if (error !== null) throw new Failure('authorization_error', { detail: errorCode(error) })
+      const code = parameters.get('code')
+      if (code === null || !/^[\x20-\x7e]{1,4096}$/.test(code)) throw new Failure('code_missing')
+      try {
+        return oauth.validateAuthResponse(asServer(peer), asClient(peer), parameters, state)
+      } catch (cause) {
+        return translate(cause, 'request_invalid')
+      }
+    },
+
+    push: (peer, parameters) =>
+      guarded('server_refused', async () => {
+        const response = await oauth.pushedAuthorizationRequest(
+          asServer(peer),
+          asClient(peer),
+          authentication(peer),
+          parameters,
+          options(peer),
+        )
+        const result = await oauth.processPushedAuthorizationResponse(asServer(peer), asClient(peer), response)
+        return result.request_uri
+      }),
+
+    redeem: (peer, parameters, login) =>
+      guarded('token_reply_invalid', async () => {
+        const response = await oauth.authorizationCodeGrantRequest(
+          asServer(peer),
+          asClient(peer),
+          authentication(peer),
+          parameters,
+          login.redirect_uri,
+          login.code_verifier,
+          {
+            ...options(peer, checkTokenReply),
+            ...(login.resource === undefined ? {} : { additionalParameters: { resource: login.resource } }),
+          },
+        )
+        const openid = login.nonce !== undefined
+        const result = await oauth.processAuthorizationCodeResponse(asServer(peer), asClient(peer), response, {
+          requireIdToken: openid,
+          ...(login.nonce === undefined ? {} : { expectedNonce: login.nonce }),
+        })
+        const reply = asTokenReply(result)
+        if (openid) {
+          const issuedAt = Number(reply.claims?.['iat'])
+          const ageSeconds = now() / 1_000 - issuedAt
+          if (!(ageSeconds > -CLOCK_TOLERANCE_SECONDS && ageSeconds < ID_TOKEN_MAX_AGE_SECONDS)) {
+            throw new Failure('id_token_invalid', { detail: 'iat is not recent' })
+          }
+          await checkSignature(peer, response)
+        }
+        return reply
+      }),
+
+    refresh: (peer, refreshToken, resource) =>
+      guarded('token_reply_invalid', async () => {
+        const response = await oauth.refreshTokenGrantRequest(
+          asServer(peer),
+          asClient(peer),
+          authentication(peer),
+          refreshToken,
+          {
+            ...options(peer, checkTokenReply),
+            ...(resource === undefined ? {} : { additionalParameters: { resource } }),
+          },
+        )
+        return asTokenReply(await oauth.processRefreshTokenResponse(asServer(peer), asClient(peer), response))
+      }),
+
+    userInfo: (peer, accessToken, subject) =>
+      guarded('userinfo_invalid', async () => {
+        const response = await oauth.userInfoRequest(asServer(peer), asClient(peer), accessToken, options(peer))
+        return await oauth.processUserInfoResponse(asServer(peer), asClient(peer), subject, response)
+      }),
+
+    revoke: (peer, token, hint) =>
+      guarded('server_refused', async () => {
+        if (peer.metadata.revocation_endpoint === undefined) return
+        const response = await oauth.revocationRequest(asServer(peer), asClient(peer), authentication(peer), token, {
+          ...options(peer),
+          additionalParameters: { token_type_hint: hint },
+        })
+        await oauth.processRevocationResponse(response)
+      }),
+  }
+}

@@ -1,0 +1,146 @@
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { Failure } from './errors.ts'
+
+/**
+ * Everything cryptographic that is ours: random values, hashes, PKCE and sealing.
+ *
+ * A sealed value is AES-256-GCM over UTF-8 text. Layout: format (1 byte, 0x01), length of the key id (1 byte), key id,
+ * salt (32 bytes), ciphertext, tag (16 bytes). Key and nonce of each value come from the sealing key and that salt by
+ * HKDF-SHA-256 with the purpose as info, so neither can repeat and a value of one purpose opens for no other.
+ * Associated data: format, purpose and the caller's context (for a record: its key in the table).
+ */
+
+declare const brand: unique symbol
+type Branded<Name extends string> = string & { readonly [brand]: Name }
+
+/** The secret half of a session cookie: 256 random bits, base64url. */
+export type Handle = Branded<'Handle'>
+/** SHA-256 of a handle, base64url: what the table knows of it. */
+export type HandleHash = Branded<'HandleHash'>
+/** Names one (issuer, subject) pair: SHA-256, base64url. */
+export type AccountId = Branded<'AccountId'>
+
+export type Purpose = 'login' | 'logout' | 'session' | 'grant'
+
+/** Sealing keys by key id; `current` seals, all open. */
+export interface SealingKeys {
+  current: string
+  keys: Readonly<Record<string, string>>
+}
+
+export interface Sealer {
+  /** The text is sealed under the current key. @throws secrets_unavailable */
+  seal(purpose: Purpose, context: readonly string[], text: string): Promise<Uint8Array>
+  /** The text, or undefined when the value was not sealed by us for this purpose and context. @throws secrets_unavailable */
+  open(purpose: Purpose, context: readonly string[], sealed: Uint8Array): Promise<string | undefined>
+}
+
+const FORMAT = 1
+const SALT_BYTES = 32
+const TAG_BYTES = 16
+const NONCE_BYTES = 12
+const BASE64URL_256 = /^[A-Za-z0-9_-]{43}$/
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('base64url')
+
+/** A fresh random value of that many bytes, base64url. */
+export const random = (bytes: number): string => randomBytes(bytes).toString('base64url')
+
+/** A fresh session handle. */
+export const newHandle = (): Handle => random(32) as Handle
+
+/** The text as a handle, when it has the form of one. */
+export const asHandle = (text: string): Handle | undefined => (BASE64URL_256.test(text) ? (text as Handle) : undefined)
+
+/** The text as an account, when it has the form of one. */
+export const asAccount = (text: string): AccountId | undefined =>
+  BASE64URL_256.test(text) ? (text as AccountId) : undefined
+
+/** What the table knows of a handle. */
+export const hashHandle = (handle: Handle): HandleHash => sha256(`handle ${handle}`) as HandleHash
+
+/** Names the account of an issuer and a subject; a random one where the server tells no subject. */
+export const accountOf = (issuer: string, subject: string | undefined): AccountId =>
+  (subject === undefined ? random(32) : sha256(JSON.stringify(['account', issuer, subject]))) as AccountId
+
+/** SHA-256 of a `state`, which names the login without giving the value away. */
+export const hashState = (state: string): string => sha256(`state ${state}`)
+
+/** A pseudonym of an account or a session for logs: cannot be turned back into a cookie or a table key. */
+export const pseudonym = (text: string): string => sha256(`log ${text}`).slice(0, 12)
+
+/** A PKCE verifier of 128 characters (RFC 7636 section 4.1). */
+export const newCodeVerifier = (): string => random(96)
+
+/** The S256 challenge of a verifier (RFC 7636 section 4.2). */
+export const codeChallenge = (verifier: string): string => sha256(verifier)
+
+const associatedData = (purpose: Purpose, context: readonly string[]): Uint8Array =>
+  Buffer.from(JSON.stringify([FORMAT, purpose, ...context]))
+
+const derive = (material: string, salt: Uint8Array, purpose: Purpose): { key: Uint8Array; nonce: Uint8Array } => {
+  const bytes = new Uint8Array(hkdfSync('sha256', material, salt, `coatcheck ${FORMAT} ${purpose}`, 32 + NONCE_BYTES))
+  return { key: bytes.subarray(0, 32), nonce: bytes.subarray(32) }
+}
+
+/** The sealing keys in a secret's value: `{"current": "<id>", "<id>": "<key>", ...}`. @throws secrets_unavailable when it is not that */
+export const parseSealingKeys = (value: string): SealingKeys => {
+  const keys: Record<string, string> = {}
+  let current: string | undefined
+  try {
+    for (const [id, key] of Object.entries(JSON.parse(value) as Record<string, unknown>)) {
+      if (typeof key !== 'string') continue
+      if (id === 'current') current = key
+      else if (key.length >= 32 && Buffer.byteLength(id) <= 255) keys[id] = key
+    }
+  } catch {
+    // falls through: a value that is not JSON has no keys
+  }
+  if (current === undefined || keys[current] === undefined) {
+    throw new Failure('secrets_unavailable', {
+      detail: 'the sealing secret holds no current key of at least 32 characters',
+    })
+  }
+  return { current, keys }
+}
+
+/** Seals and opens under the keys that `readKeys` gives; it is asked each time, so that it may cache and re-read. */
+export const createSealer = (readKeys: () => Promise<SealingKeys>): Sealer => ({
+  async seal(purpose, context, text) {
+    const { current, keys } = await readKeys()
+    const material = keys[current]
+    if (material === undefined) throw new Failure('secrets_unavailable', { detail: `no sealing key ${current}` })
+    const salt = randomBytes(SALT_BYTES)
+    const { key, nonce } = derive(material, salt, purpose)
+    const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(associatedData(purpose, context))
+    const id = Buffer.from(current)
+    return Buffer.concat([
+      Uint8Array.of(FORMAT, id.length),
+      id,
+      salt,
+      cipher.update(text, 'utf8'),
+      cipher.final(),
+      cipher.getAuthTag(),
+    ])
+  },
+
+  async open(purpose, context, sealed) {
+    const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength)
+    const idLength = bytes[1] ?? 0
+    const start = 2 + idLength + SALT_BYTES
+    if (bytes[0] !== FORMAT || bytes.length < start + TAG_BYTES) return undefined
+    const { keys } = await readKeys()
+    const id = bytes.toString('utf8', 2, 2 + idLength)
+    const material = Object.hasOwn(keys, id) ? keys[id] : undefined
+    if (material === undefined) return undefined
+    const { key, nonce } = derive(material, bytes.subarray(2 + idLength, start), purpose)
+    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
+      .setAAD(associatedData(purpose, context))
+      .setAuthTag(bytes.subarray(-TAG_BYTES))
+    try {
+      return decipher.update(bytes.subarray(start, -TAG_BYTES), undefined, 'utf8') + decipher.final('utf8')
+    } catch {
+      return undefined
+    }
+  },
+})

@@ -1,0 +1,200 @@
+import {
+  BatchGetItemCommand,
+  BatchWriteItemCommand,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  DynamoDBClient,
+  PutItemCommand,
+  UpdateItemCommand,
+} from '@aws-sdk/client-dynamodb'
+import type { AttributeValue, WriteRequest } from '@aws-sdk/client-dynamodb'
+import { causeName, Failure } from './errors.ts'
+
+/** The one table, as a few calls that each are one round trip and each say what is atomic about them. */
+
+export type Value = string | number | Uint8Array
+
+export interface Key {
+  pk: string
+  sk: string
+}
+
+export type Item = Key & Readonly<Record<string, Value>>
+
+/** `absent or <`: true when the attribute is missing or less than the value. */
+export type Condition = readonly [attribute: string, operator: '=' | '<' | 'absent or <', value: Value]
+
+export interface Change {
+  set?: Readonly<Record<string, Value>>
+  remove?: readonly string[]
+  /** All must hold, and the item must exist. */
+  when: readonly Condition[]
+}
+
+/** After a conditional write: the item as it is now, or the item that the condition was judged against (undefined: there is none). */
+export type Changed = { changed: true; item: Item } | { changed: false; item: Item | undefined }
+
+export interface Table {
+  /** The items of up to 100 keys in their order, read consistently. */
+  read(keys: readonly Key[]): Promise<(Item | undefined)[]>
+  /** The item is there; false when its key was taken already. */
+  create(item: Item): Promise<boolean>
+  /** All is written and removed; not atomic across items, so each item must be harmless without the others. */
+  write(change: { put?: readonly Item[]; remove?: readonly Key[] }): Promise<void>
+  /** The item is changed if every condition holds, atomically. */
+  update(key: Key, change: Change): Promise<Changed>
+  /** The item is gone; what it was last. */
+  remove(key: Key): Promise<Item | undefined>
+}
+
+const encode = (value: Value): AttributeValue => {
+  if (typeof value === 'string') return { S: value }
+  if (typeof value === 'number') return { N: String(value) }
+  return { B: value }
+}
+
+const encodeItem = (item: Key | Item): Record<string, AttributeValue> =>
+  Object.fromEntries(Object.entries<Value>({ ...item }).map(([name, value]) => [name, encode(value)]))
+
+const decodeItem = (attributes: Record<string, AttributeValue>): Item => {
+  const item: Record<string, Value> = {}
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value.S !== undefined) item[name] = value.S
+    else if (value.N !== undefined) item[name] = Number(value.N)
+    else if (value.B !== undefined) item[name] = value.B
+  }
+  const { pk, sk } = item
+  if (typeof pk !== 'string' || typeof sk !== 'string')
+    throw new Failure('store_unavailable', { detail: 'item without key' })
+  return { ...item, pk, sk }
+}
+
+const sameKey = (one: Key, other: Key): boolean => one.pk === other.pk && one.sk === other.sk
+
+const BATCH_ATTEMPTS = 4
+
+/** The SDK's request budget: three attempts within about two seconds, well inside a lease. */
+const CLIENT_SETTINGS = {
+  maxAttempts: 3,
+  requestHandler: { connectionTimeout: 1_000, requestTimeout: 1_500 },
+}
+
+/**
+ * Calls on the table of that name.
+ * @throws store_unavailable whenever DynamoDB does not answer as asked: throttled, failing, out of reach, refused
+ */
+export const createTable = (tableName: string): Table => {
+  const client = new DynamoDBClient(CLIENT_SETTINGS)
+
+  const guarded = async <T>(run: () => Promise<T>): Promise<T> => {
+    try {
+      return await run()
+    } catch (error) {
+      if (error instanceof Failure || error instanceof ConditionalCheckFailedException) throw error
+      const refused =
+        error instanceof Error && error.name === 'AccessDeniedException' ? error.message : causeName(error)
+      throw new Failure('store_unavailable', { detail: refused, cause: error, retryAfterSeconds: 1 })
+    }
+  }
+
+  return {
+    read: (keys) =>
+      guarded(async () => {
+        const found: Item[] = []
+        let pending: Record<string, AttributeValue>[] = keys.map(encodeItem)
+        for (let attempt = 0; pending.length > 0; attempt += 1) {
+          if (attempt === BATCH_ATTEMPTS)
+            throw new Failure('store_unavailable', { detail: 'unprocessed keys', retryAfterSeconds: 1 })
+          const reply = await client.send(
+            new BatchGetItemCommand({ RequestItems: { [tableName]: { Keys: pending, ConsistentRead: true } } }),
+          )
+          found.push(...(reply.Responses?.[tableName] ?? []).map(decodeItem))
+          pending = reply.UnprocessedKeys?.[tableName]?.Keys ?? []
+        }
+        return keys.map((key) => found.find((item) => sameKey(item, key)))
+      }),
+
+    create: (item) =>
+      guarded(async () => {
+        try {
+          await client.send(
+            new PutItemCommand({
+              TableName: tableName,
+              Item: encodeItem(item),
+              ConditionExpression: 'attribute_not_exists(pk)',
+            }),
+          )
+          return true
+        } catch (error) {
+          if (error instanceof ConditionalCheckFailedException) return false
+          throw error
+        }
+      }),
+
+    write: ({ put = [], remove = [] }) =>
+      guarded(async () => {
+        let pending: WriteRequest[] = [
+          ...put.map((item) => ({ PutRequest: { Item: encodeItem(item) } })),
+          ...remove.map((key) => ({ DeleteRequest: { Key: encodeItem(key) } })),
+        ]
+        for (let attempt = 0; pending.length > 0; attempt += 1) {
+          if (attempt === BATCH_ATTEMPTS)
+            throw new Failure('store_unavailable', { detail: 'unprocessed items', retryAfterSeconds: 1 })
+          const reply = await client.send(new BatchWriteItemCommand({ RequestItems: { [tableName]: pending } }))
+          pending = reply.UnprocessedItems?.[tableName] ?? []
+        }
+      }),
+
+    update: (key, { set = {}, remove = [], when }) =>
+      guarded(async () => {
+        const names: Record<string, string> = {}
+        const values: Record<string, AttributeValue> = {}
+        const nameOf = (attribute: string): string => {
+          const placeholder = `#${attribute}`
+          names[placeholder] = attribute
+          return placeholder
+        }
+        const valueOf = (value: Value): string => {
+          const placeholder = `:v${Object.keys(values).length}`
+          values[placeholder] = encode(value)
+          return placeholder
+        }
+        const assignments = Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`)
+        const conditions = when.map(([name, operator, value]) =>
+          operator === 'absent or <'
+            ? `(attribute_not_exists(${nameOf(name)}) OR ${nameOf(name)} < ${valueOf(value)})`
+            : `${nameOf(name)} ${operator} ${valueOf(value)}`,
+        )
+        const expression = [
+          assignments.length > 0 ? `SET ${assignments.join(', ')}` : '',
+          remove.length > 0 ? `REMOVE ${remove.map(nameOf).join(', ')}` : '',
+        ]
+        try {
+          const reply = await client.send(
+            new UpdateItemCommand({
+              TableName: tableName,
+              Key: encodeItem(key),
+              UpdateExpression: expression.filter((part) => part !== '').join(' '),
+              ConditionExpression: ['attribute_exists(pk)', ...conditions].join(' AND '),
+              ExpressionAttributeNames: names,
+              ExpressionAttributeValues: values,
+              ReturnValues: 'ALL_NEW',
+              ReturnValuesOnConditionCheckFailure: 'ALL_OLD',
+            }),
+          )
+          return { changed: true, item: decodeItem(reply.Attributes ?? {}) }
+        } catch (error) {
+          if (!(error instanceof ConditionalCheckFailedException)) throw error
+          return { changed: false, item: error.Item === undefined ? undefined : decodeItem(error.Item) }
+        }
+      }),
+
+    remove: (key) =>
+      guarded(async () => {
+        const reply = await client.send(
+          new DeleteItemCommand({ TableName: tableName, Key: encodeItem(key), ReturnValues: 'ALL_OLD' }),
+        )
+        return reply.Attributes === undefined ? undefined : decodeItem(reply.Attributes)
+      }),
+  }
+}
