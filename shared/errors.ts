@@ -232,7 +232,8 @@ export class Failure extends Error {
 
   /** The same failure with more to tell the browser. */
   with(more: Pick<FailureOptions, 'cookies' | 'tryAgain'>): Failure {
-    return new Failure(this.reason, { ...this, cause: this.cause, ...more })
+    const { reason, detail, cause, retryAfterSeconds, cookies, tryAgain, allow } = this
+    return new Failure(reason, { detail, cause, retryAfterSeconds, cookies, tryAgain, allow, ...more })
   }
 }
 
