@@ -21,6 +21,8 @@ test.each([
 
 test('values that are not text are searched too', () => {
   expect(leaksOf([canary], { items: [{ token: { S: value } }] })).toHaveLength(1)
+  expect(leaksOf([canary], { items: [{ sealed: { B: Uint8Array.from(Buffer.from(value)) } }] })).toHaveLength(1)
+  expect(leaksOf([canary], { items: { deep: [Buffer.from(`..${value}..`)] } })).toHaveLength(1)
   expect(leaksOf([canary], { body: Buffer.from(value.slice(0, 17)) })).toHaveLength(1)
 })
 

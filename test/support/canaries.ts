@@ -19,6 +19,7 @@ const formsOf = (value: string): [form: string, text: string][] => {
   const base64 = [0, 1, 2].map((shift) => base64Of(value, shift))
   return [
     ['as it is', value],
+    ['in bytes', latin1(Buffer.from(value, 'utf8'))],
     [`its first ${partLength} characters`, value.slice(0, partLength)],
     [`its last ${partLength} characters`, value.slice(-partLength)],
     ['URL-encoded', encodeURIComponent(value)],
@@ -31,16 +32,26 @@ const formsOf = (value: string): [form: string, text: string][] => {
   ]
 }
 
+const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1')
+
+/** A value as text to search: JSON, but bytes as bytes wherever they stand in it. */
+const textOf = (content: unknown): string => {
+  if (typeof content === 'string') return content
+  if (content instanceof Uint8Array) return latin1(content)
+  const bytesAsText = function (this: Record<string, unknown>, key: string, value: unknown): unknown {
+    const original = this[key]
+    return original instanceof Uint8Array ? latin1(original) : value
+  }
+  return JSON.stringify(content, bytesAsText) ?? ''
+}
+
 /**
  * Every place that shows a secret, in whatever form; empty is good. Secrets shorter than 16 characters are refused,
  * since they would be found by chance.
  * @throws an Error for a secret that is too short
  */
 export const leaksOf = (secrets: readonly (string | Canary)[], places: Record<string, unknown>): Leak[] => {
-  const texts = Object.entries(places).map(([place, content]): [string, string] => {
-    if (typeof content === 'string') return [place, content]
-    return [place, Buffer.isBuffer(content) ? content.toString('latin1') : (JSON.stringify(content) ?? '')]
-  })
+  const texts = Object.entries(places).map(([place, content]): [string, string] => [place, textOf(content)])
   return secrets.flatMap((secret, index) => {
     const { name, value } = typeof secret === 'string' ? { name: `secret ${index}`, value: secret } : secret
     if (value.length < partLength) throw new Error(`${name} is too short to search for`)

@@ -17,7 +17,7 @@ export const startLogin = async (tab: Browser, { user, returnTo, provider }: Sig
   if (returnTo !== undefined) query.set('return_to', returnTo)
   if (provider !== undefined) query.set('provider', provider)
   if (user !== undefined) query.set('login_hint', user.toLowerCase())
-  return tab.navigate(`/bff/login?${query.toString()}`, { from: home })
+  return tab.navigate(`/bff/login${query.size > 0 ? `?${query.toString()}` : ''}`, { from: home })
 }
 
 /** Goes through the authorization server's pages, if it shows any; resolves with the page after the callback. */

@@ -11,6 +11,7 @@ import {
   type AuthorizationServerOptions,
 } from '../../infra/local/demo/authorization-server.ts'
 import { startResourceServer } from '../../infra/local/demo/resource-server.ts'
+import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, startLocalStack, type LocalStackOptions } from '../../infra/local/stack.ts'
 import { startStrictAuthorizationServer, type StrictOptions } from './authorization-server.ts'
 import { exchange } from './http.ts'
@@ -106,7 +107,7 @@ const startStack = async (issuer: string, resource: string | undefined, options:
     throw error
   })
   const operator = {
-    region: 'eu-central-1',
+    region: REGION,
     credentials: { accessKeyId: operatorAccessKeyId, secretAccessKey: 'operator' },
   }
   const dynamoDb = new DynamoDBClient({ ...operator, endpoint: stack.endpoints.dynamodb })
