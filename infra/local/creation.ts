@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type AwsServer, isRecord } from './aws-call.ts'
+import { ACCOUNT_ID, type AwsServer, isRecord, REGION } from './aws-call.ts'
 import type { CustomResources } from './custom-resources.ts'
 import { accessKeyIdOf, type FunctionDefinition, type FunctionPool } from './functions.ts'
 import { apiHost } from './gateway-payload.ts'
@@ -20,8 +20,6 @@ import {
 import type { SecretsManager } from './secrets-manager.ts'
 import { type Assembly, createResolver, type Resource, type ResourceValues } from './template.ts'
 
-const withoutEmulator = new Set(['AWS::Logs::LogGroup'])
-
 /** What creating resources needs: the emulators, and how a function comes to life. */
 export interface CreationParts {
   dynamoDb: AwsServer
@@ -39,6 +37,23 @@ export interface CreatedResources {
   outputs: Record<string, unknown>
   api: { apiId: string; routes: Properties[]; integrations: Map<string, Properties> }
   permissions: Permission[]
+}
+
+/** A resource could not be created; `reason` is why, for a custom resource in its function's own words. */
+export class ResourceFailure extends Error {
+  readonly reason: string
+  readonly isCustomResource: boolean
+
+  constructor(logicalId: string, type: string, cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    super(`${logicalId} (${type}): ${reason}`, { cause })
+    this.reason = reason
+    this.isCustomResource = isCustom(type)
+  }
+}
+
+function isCustom(type: string): boolean {
+  return type.startsWith('Custom::') || type === 'AWS::CloudFormation::CustomResource'
 }
 
 /**
@@ -64,8 +79,8 @@ export async function createResources(
     const nameOf = (property: string, maxLength: number) =>
       typeof properties[property] === 'string' ? properties[property] : physicalName(stackName, logicalId, maxLength)
 
-    if (type.startsWith('Custom::') || type === 'AWS::CloudFormation::CustomResource') {
-      onProgress?.(`running ${logicalId} (${type})`)
+    if (isCustom(type)) {
+      onProgress?.(`running the custom resource ${logicalId}`)
       const pool = [...functions.values()].find(({ definition }) => definition.arn === properties['ServiceToken'])
       if (!pool) throw new Error('its ServiceToken is no function of this template')
       return customResources.create({ logicalId, type, properties, invoke: pool.invoke })
@@ -135,9 +150,12 @@ export async function createResources(
       case 'AWS::ApiGatewayV2::Stage':
         expectOnly(properties, { StageName: '$default', AutoDeploy: true })
         return { ref: '$default' }
+      case 'AWS::Logs::LogGroup': {
+        const name = nameOf('LogGroupName', 255)
+        return { ref: name, attributes: { Arn: `arn:aws:logs:${REGION}:${ACCOUNT_ID}:log-group:${name}:*` } }
+      }
       default:
-        if (!withoutEmulator.has(type)) throw new Error(`the local run does not know the resource type ${type}`)
-        return { ref: physicalName(stackName, logicalId, 255) }
+        throw new Error(`the local run does not know the resource type ${type}`)
     }
   }
 
@@ -149,9 +167,7 @@ export async function createResources(
       resolver.define(logicalId, values)
       physicalIds.set(logicalId, values.ref)
     } catch (error) {
-      throw new Error(`${logicalId} (${type}): ${error instanceof Error ? error.message : String(error)}`, {
-        cause: error,
-      })
+      throw new ResourceFailure(logicalId, type, error)
     }
   }
   const outputs = resolver.resolve(assembly.outputs, 'An output')

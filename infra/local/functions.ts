@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { stripTypeScriptTypes } from 'node:module'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { transformSync } from 'esbuild'
 import { ACCOUNT_ID, REGION } from './aws-call.ts'
 import type { FunctionErrorBody, InstanceMessage, InvokeMessage } from './instance.ts'
 import type { HttpObservation } from './trace.ts'
@@ -139,7 +139,10 @@ export function createFunctionPool({
       const { requestId } = invocation
       end(
         instance,
-        failure('Sandbox.Timedout', `RequestId: ${requestId} Error: Task timed out after ${timeoutSeconds.toFixed(2)} seconds`),
+        failure(
+          'Sandbox.Timedout',
+          `RequestId: ${requestId} Error: Task timed out after ${timeoutSeconds.toFixed(2)} seconds`,
+        ),
       )
     }, timeoutSeconds * 1000)
     const message: InvokeMessage = {
@@ -317,9 +320,10 @@ function instanceScript(): string {
   if (script) return script
   const folder = join(import.meta.dirname, '../../node_modules/.cache/coatcheck')
   mkdirSync(folder, { recursive: true })
-  const source = stripTypeScriptTypes(readFileSync(join(import.meta.dirname, 'instance.ts'), 'utf8'))
+  const typed = readFileSync(join(import.meta.dirname, 'instance.ts'), 'utf8')
+  const { code } = transformSync(typed, { loader: 'ts', target: 'node24', sourcemap: 'inline' })
   const draft = join(folder, `instance.${process.pid}.${randomBytes(4).toString('hex')}.mjs`)
-  writeFileSync(draft, source)
+  writeFileSync(draft, code)
   script = join(folder, 'instance.mjs')
   renameSync(draft, script)
   return script
