@@ -6,6 +6,7 @@ import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './metadata.ts'
 import type { Metadata } from './metadata.ts'
 import type { Client } from './registration.ts'
+import { checkTokenReply, DEFAULT_LIFETIME_SECONDS } from './token-reply.ts'
 
 /**
  * The OAuth library: every protocol message goes through it, every error of it is translated here, and what it lets pass
@@ -15,9 +16,6 @@ import type { Client } from './registration.ts'
 const LIMIT_BYTES = 256 * 1024
 const CLOCK_TOLERANCE_SECONDS = 60
 const ID_TOKEN_MAX_AGE_SECONDS = 3_600
-const DEFAULT_LIFETIME_SECONDS = 300
-/** RFC 6749 appendix A.12: visible characters; a header cannot carry others. */
-const TOKEN = /^[\x21-\x7e]{1,16384}$/
 
 /** What the token endpoint issued, checked. */
 export interface TokenReply {
@@ -58,31 +56,6 @@ export interface OAuth {
 /** The error code of an OAuth error reply, cut to the characters that RFC 6749 allows. */
 const errorCode = (value: unknown): string =>
   typeof value === 'string' ? value.replace(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, '').slice(0, 64) : ''
-
-const lifetime = (value: unknown): number | undefined => {
-  if (value === undefined || value === null) return undefined
-  const number = typeof value === 'string' && /^\d{1,10}$/.test(value) ? Number(value) : value
-  if (typeof number !== 'number' || !Number.isFinite(number) || number < 0 || number > 9_999_999_999) {
-    throw new Failure('token_reply_invalid', { detail: 'expires_in is not a number of seconds' })
-  }
-  return Math.floor(number)
-}
-
-/** The body of a token reply, with nothing in it that could be misread. */
-const checkTokenReply = (body: Record<string, unknown>): Record<string, unknown> => {
-  for (const name of ['access_token', 'refresh_token']) {
-    const token = body[name]
-    if ((name === 'refresh_token' && token === undefined) || (typeof token === 'string' && TOKEN.test(token))) continue
-    throw new Failure('token_reply_invalid', { detail: `${name} is missing or malformed` })
-  }
-  if (typeof body['token_type'] !== 'string' || body['token_type'].toLowerCase() !== 'bearer') {
-    throw new Failure('token_reply_invalid', { detail: 'token_type is not Bearer' })
-  }
-  const members = ['access_token', 'token_type', 'refresh_token', 'id_token', 'scope'].flatMap((name) =>
-    body[name] === undefined || body[name] === null ? [] : [[name, body[name]] as const],
-  )
-  return { ...Object.fromEntries(members), expires_in: lifetime(body['expires_in']) ?? DEFAULT_LIFETIME_SECONDS }
-}
 
 const faultReason = (fault: HttpFault): Reason => {
   switch (fault.kind) {
