@@ -119,15 +119,16 @@ const apiCall = meaning('api', "Coatcheck calls the resource server with the use
 const otherCall = meaning('other', 'Coatcheck makes a call')
 const authorize = meaning('authorize', 'The browser carries the authorization request over', 'RFC 6749 section 4.1.1')
 
-const browserMeanings: readonly [path: RegExp, meaning: Meaning][] = [
-  [/^\/bff\/login$/, meaning('login', 'The browser starts a login', 'RFC 6749 section 4.1')],
-  [/^\/bff\/callback\//, meaning('callback', 'The browser comes back with the answer', 'RFC 6749 section 4.1.2')],
-  [/^\/bff\/session$/, meaning('session', 'The browser asks who is signed in')],
-  [/^\/bff\/refresh$/, meaning('session', 'The browser keeps its session alive')],
-  [/^\/bff\/sessions/, meaning('session', 'The browser looks after its sessions')],
-  [/^\/bff\/logout$/, meaning('logout', 'The browser signs out')],
-  [/^\/bff\/jwks\.json$/, meaning('jwks', "Somebody fetches Coatcheck's public keys", 'RFC 7517 section 5')],
-  [/^\/api\//, meaning('api', 'The browser calls an API with its session cookie')],
+const browserMeanings: readonly [request: RegExp, meaning: Meaning][] = [
+  [/^\S+ \/bff\/login$/, meaning('login', 'The browser starts a login', 'RFC 6749 section 4.1')],
+  [/^\S+ \/bff\/callback\//, meaning('callback', 'The browser comes back with the answer', 'RFC 6749 section 4.1.2')],
+  [/^\S+ \/bff\/session$/, meaning('session', 'The browser asks who is signed in')],
+  [/^\S+ \/bff\/refresh$/, meaning('session', 'The browser keeps its session alive')],
+  [/^\S+ \/bff\/sessions/, meaning('session', 'The browser looks after its sessions')],
+  [/^POST \/bff\/logout$/, meaning('logout', 'The browser signs out')],
+  [/^GET \/bff\/logout$/, meaning('logout', 'The browser asks to sign out, or is back from it')],
+  [/^\S+ \/bff\/jwks\.json$/, meaning('jwks', "Somebody fetches Coatcheck's public keys", 'RFC 7517 section 5')],
+  [/^\S+ \/api\//, meaning('api', 'The browser calls an API with its session cookie')],
 ]
 
 const membersOf = (text: string): Members | undefined => {
@@ -227,7 +228,7 @@ export const createTrace = ({ limit = 500, now = Date.now }: { limit?: number; n
 
   const observeBrowser = (observation: BrowserObservation): void => {
     const { method, path, query, status, location, startedAtMs, durationMs } = observation
-    const [, found] = browserMeanings.find(([pattern]) => pattern.test(path)) ?? [
+    const [, found] = browserMeanings.find(([pattern]) => pattern.test(`${method} ${path}`)) ?? [
       path,
       meaning('other', 'The browser asks'),
     ]

@@ -45,8 +45,8 @@ const send = async () => {
     reply?.text && !failure
       ? element('pre', { tabindex: '0', role: 'region', 'aria-label': 'Body of the reply' }, pretty(reply))
       : undefined
-  const parts = [reply && summary(request, reply), failure, body]
-  byId('reply').replaceChildren(...parts.filter(Boolean))
+  byId('reply-status').replaceChildren(...[reply && summary(request, reply), failure].filter(Boolean))
+  byId('reply-body').replaceChildren(...[body].filter(Boolean))
   await readSession()
 }
 

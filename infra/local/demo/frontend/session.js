@@ -69,11 +69,14 @@ const tellOtherTabs = () => {
 
 const say = (...content) => byId('session-message').replaceChildren(...content.filter(Boolean))
 
+const failure = (reply) =>
+  problem(reply) ?? element('p', { class: 'problem' }, `Coatcheck answered with status ${reply.status}.`)
+
 /** Asks Coatcheck who is signed in, and shows it. */
 export const readSession = async () => {
   const reply = await call('GET', '/bff/session')
   const known = take(reply)
-  say(known ? undefined : problem(reply))
+  say(known ? undefined : failure(reply))
   if (!known && session === undefined) {
     byId('ticket').setAttribute('aria-busy', 'false')
     byId('state').textContent = 'Unknown'
@@ -86,14 +89,14 @@ const keepAlive = async () => {
   if (take(reply)) say(element('p', { class: 'done' }, `Kept alive in ${reply.durationMs} ms.`))
   else {
     await readSession()
-    say(problem(reply))
+    say(failure(reply))
   }
 }
 
 const signOut = async () => {
-  const reply = await call('POST', '/bff/logout')
+  const reply = await call('POST', '/bff/logout?return_to=/')
   if (!reply?.ok) {
-    say(problem(reply))
+    say(failure(reply))
     return
   }
   tellOtherTabs()

@@ -50,10 +50,14 @@ const item = (entry) => {
   )
 }
 
+const isCheckUp = ({ step, method }) => step === 'session' && method === 'GET'
+
 const announce = () => {
   clearTimeout(announcing)
   announcing = setTimeout(() => {
-    byId('trace-count').textContent = shown.size === 1 ? '1 message' : `${shown.size} messages`
+    const calm = list.classList.contains('calm')
+    const count = [...shown.values()].filter(({ entry }) => !(calm && isCheckUp(entry))).length
+    byId('trace-count').textContent = count === 1 ? '1 message' : `${count} messages`
   }, 600)
 }
 
@@ -67,6 +71,7 @@ const add = (entry, fresh) => {
   const follow = isAtEnd()
   const made = item(entry)
   made.classList.toggle('fresh', fresh)
+  made.classList.toggle('check-up', isCheckUp(entry))
   const next = [...shown.values()]
     .filter((other) => later(other.entry, entry))
     .toSorted((a, b) => (later(a.entry, b.entry) ? 1 : -1))[0]
@@ -88,6 +93,11 @@ export const startTrace = () => {
   const events = new EventSource('/__local/trace/events')
   events.addEventListener('entries', ({ data }) => replaceAll(JSON.parse(data)))
   events.addEventListener('entry', ({ data }) => add(JSON.parse(data), true))
-  const filter = byId('oauth-only')
-  filter.addEventListener('change', () => list.classList.toggle('servers-only', filter.checked))
+  const checks = byId('session-checks')
+  const filter = () => {
+    list.classList.toggle('calm', !checks.checked)
+    announce()
+  }
+  checks.addEventListener('change', filter)
+  filter()
 }
