@@ -2,7 +2,8 @@ import { callbackUrl, postLogoutUrl } from './config.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
-import type { Grant, GrantWire, Refreshed, Tokens } from './grants.ts'
+import type { Grant, Tokens } from './grant-record.ts'
+import type { GrantWire, Refreshed } from './renewal.ts'
 import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
 import type { AccountId } from './seal.ts'
@@ -235,8 +236,16 @@ export const createAuthorizationServer = ({
       }
     },
 
-    revoke: (grant, tokens) =>
-      ignoringFailure(() => withClient(grant.provider, grant.clientId, (peer) => revokeToken(peer, tokens))),
+    async revoke({ provider, clientId }, tokens) {
+      try {
+        await withClient(provider, clientId, (peer) => revokeToken(peer, tokens))
+        return true
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        // A server that answers that it will not is not asked again; one that did not answer is.
+        return error.reason === 'server_refused'
+      }
+    },
 
     async logoutUrl(provider, clientId, state) {
       const { metadata } = await credentials.of(provider)

@@ -69,6 +69,10 @@ const provider = z.strictObject({
     z.optional(plainUrl),
     'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
   ),
+  grants: describe(
+    z._default(z.enum(['per-session', 'per-user']), 'per-session'),
+    'per-user where the server keeps one live grant per user and client, so that all sessions of a user have to share it.',
+  ),
   claims: describe(
     z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
       'sub',
@@ -118,6 +122,15 @@ const session = z.strictObject({
   idle_seconds: describe(
     z._default(seconds(60, 2_592_000), 3_600),
     'A session ends after this long without a call, in seconds.',
+  ),
+  max_parallel: describe(
+    z._default(
+      z
+        .int('must be a whole number from 1 to 1000')
+        .check(z.gte(1, 'must be at least 1'), z.lte(1_000, 'must be at most 1000')),
+      20,
+    ),
+    'Most sessions that one user may have at a time; a further sign-in ends the oldest.',
   ),
   absolute_seconds: describe(
     z._default(seconds(60, 7_776_000), 43_200),

@@ -108,6 +108,7 @@ export const reasons = {
   login_cookie_unreadable: login,
   login_expired: login,
   login_already_used: login,
+  login_overtaken: login,
   state_missing: login,
   provider_mismatch: login,
   issuer_mismatch: login,
@@ -137,6 +138,19 @@ export const reasons = {
     status: 503,
     code: 'refresh_pending',
     sentence: 'Access is being renewed. Please try again in a moment.',
+    level: 'warn',
+  },
+
+  session_unknown: {
+    status: 404,
+    code: 'session_unknown',
+    sentence: 'You have no session of that id.',
+    level: 'info',
+  },
+  logout_token_invalid: {
+    status: 400,
+    code: 'logout_token_invalid',
+    sentence: 'The logout token is not valid.',
     level: 'warn',
   },
 
@@ -185,6 +199,7 @@ export const reasons = {
   // our own parts
   store_unavailable: storeUnavailable,
   secrets_unavailable: storeUnavailable,
+  background_unavailable: storeUnavailable,
   internal: {
     status: 500,
     code: 'internal',

@@ -1,65 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
 import { Failure } from './errors.ts'
-import type { Reason } from './errors.ts'
+import { createGrantRecords, decodeGrant, GRANT_FORMAT } from './grant-record.ts'
+import type { Grant, Holder, Tokens } from './grant-record.ts'
+import { createRenewals } from './renewal.ts'
+import type { GrantWire, Renewed } from './renewal.ts'
 import type { Sealer } from './seal.ts'
-import type { Item, Key, Table } from './table.ts'
+import type { Key, Step, Table } from './table.ts'
+import type { Task, Tasks } from './tasks.ts'
 
-/**
- * Grants: the tokens that one redeemed code led to. Their records, their sealing, and their renewal: once, wherever calls land.
- *
- *   caller A   read v7 ── take lease ── read refresh token ── refresh ── save v8 if still v7
- *   caller B   read v7 ── lease taken: token still valid? use it : wait for v8
- *   logout              └─ removes the record at any time; A's save then fails and A revokes what it got
- *
- * The refresh token is read from what taking the lease returned, never before. The save asks for the version, not for the lease.
- */
-
-/** What the authorization server issued. Times are seconds since the epoch. */
-export interface Tokens {
-  access_token: string
-  refresh_token: string | undefined
-  id_token: string | undefined
-  scope: string | undefined
-  /** When the access token ends. */
-  expires: number
-}
-
-export interface Grant {
-  key: Key
-  version: number
-  provider: string
-  clientId: string
-  /** The access token is used without a thought until then, in seconds since the epoch. */
-  freshUntil: number
-  /** When the access token ends, in seconds since the epoch. */
-  expires: number
-  leaseUntilMs: number
-  /** When the record itself ends, in seconds since the epoch. */
-  ttl: number
-  sealed: Uint8Array
-}
-
-/** What refreshing led to: new tokens, the server's word that the grant is over, or no usable answer. */
-export type Refreshed =
-  | { kind: 'refreshed'; tokens: Tokens }
-  | { kind: 'refused' }
-  | { kind: 'unavailable'; reason: Reason; processed: 'no' | 'perhaps' }
-
-export type Renewed =
-  | { kind: 'renewed'; grant: Grant; tokens: Tokens }
-  /** Somebody else holds the lease. */
-  | { kind: 'held' }
-  | { kind: 'unavailable'; reason: Reason }
-  /** There is nothing to renew any more: the record is gone, or the server refused it for good. */
-  | { kind: 'ended' }
-
-/** The wire side of a grant, given by `authorization-server`. */
-export interface GrantWire {
-  refresh(grant: Grant, tokens: Tokens): Promise<Refreshed>
-  /** The tokens are revoked where the server can; never fails. */
-  revoke(grant: Pick<Grant, 'provider' | 'clientId'>, tokens: Tokens): Promise<void>
-}
+/** Grants: the tokens that one redeemed code led to, from the login that brings them to the logout that gives them back. */
 
 /** The token to call with now, and the renewal under way beside it, to be awaited before the reply. */
 export interface Access {
@@ -69,47 +19,26 @@ export interface Access {
 }
 
 export interface Grants {
-  /** The record of a new grant, to be written together with its session. */
-  newItem(key: Key, from: { provider: string; clientId: string; tokens: Tokens; ttl: number }): Promise<Item>
+  /** The write that puts a grant in place: a record of its own, or, where the account shares one, over what was there. */
+  place(key: Key, from: Holder & { tokens: Tokens; ttl: number; shared: boolean }): Promise<Step>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
   /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, renewal_pending, server_* */
   access(grant: Grant): Promise<Access>
-  /** The grant is renewed, or it is said why not. Never waits for another caller. */
-  renew(grant: Grant): Promise<Renewed>
   /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, renewal_pending, server_* */
   renewed(grant: Grant): Promise<{ grant: Grant; tokens: Tokens }>
-  /** The record is gone and its tokens are revoked where the server can; that part never fails. */
-  end(key: Key): Promise<void>
+  /** The renewal that a task was started for is carried out, if its lease is still held. */
+  resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
+  /** The record is gone, unless it has another version than the one given; its tokens are revoked, now or, where that fails, later. */
+  end(key: Key, version?: number): Promise<Grant | undefined>
+  /** The tokens of an ended grant are revoked. @throws server_failed when the server could not be asked */
+  revokeLater(task: Extract<Task, { kind: 'revoke' }>): Promise<void>
+  /** Tokens that belong to no grant any more are revoked, now or later. */
+  giveBack(holder: Holder, tokens: Tokens): Promise<void>
 }
 
-const FORMAT = 1
-/** The lease outlives the authorization server's deadline by this: the save with its retries, and clock skew between instances. */
-const LEASE_RESERVE_MS = 5_000
 /** How long a caller without a valid token waits for another one's renewal. */
 const WAIT_MS = 8_000
-const SAVE_ATTEMPTS = 3
-
-/** The grant in a table item, or undefined when it is of no format that we know. */
-export const decodeGrant = (item: Item | undefined): Grant | undefined => {
-  if (item === undefined || item['format'] !== FORMAT) return undefined
-  const { version, provider, client_id: clientId, fresh_until: freshUntil, expires, ttl, sealed } = item
-  if (typeof version !== 'number' || typeof provider !== 'string' || typeof clientId !== 'string') return undefined
-  if (typeof freshUntil !== 'number' || typeof expires !== 'number' || typeof ttl !== 'number') return undefined
-  if (!(sealed instanceof Uint8Array)) return undefined
-  const leaseUntilMs = typeof item['lease_until_ms'] === 'number' ? item['lease_until_ms'] : 0
-  return {
-    key: { pk: item.pk, sk: item.sk },
-    version,
-    provider,
-    clientId,
-    freshUntil,
-    expires,
-    leaseUntilMs,
-    ttl,
-    sealed,
-  }
-}
 
 /**
  * Grants in that table.
@@ -119,115 +48,45 @@ export const createGrants = ({
   table,
   sealer,
   wire,
+  tasks,
   settings,
   now,
 }: {
   table: Table
   sealer: Sealer
   wire: GrantWire
+  tasks: Tasks
   settings: RenewalSettings
   now: () => number
 }): Grants => {
-  const leaseMs = settings.authorization_server_timeout_seconds * 1_000 + LEASE_RESERVE_MS
   const seconds = (): number => Math.floor(now() / 1_000)
+  const records = createGrantRecords({ sealer, settings, now })
+  const { open } = records
 
-  const freshUntil = (tokens: Tokens): number => {
-    if (tokens.refresh_token === undefined) return tokens.expires
-    const lifetime = Math.max(0, tokens.expires - seconds())
-    return tokens.expires - Math.ceil(Math.min(settings.leeway_seconds, lifetime / 4))
-  }
-
-  const sealTokens = async (key: Key, tokens: Tokens) => ({
-    sealed: await sealer.seal('grant', [key.pk, key.sk], JSON.stringify(tokens)),
-    fresh_until: freshUntil(tokens),
-    expires: tokens.expires,
-  })
-
-  const open = async (grant: Grant): Promise<Tokens> => {
-    const text = await sealer.open('grant', [grant.key.pk, grant.key.sk], grant.sealed)
-    if (text === undefined) throw new Failure('session_ended', { detail: 'the sealed tokens do not open' })
-    return JSON.parse(text) as Tokens
-  }
-
-  const asRenewed = async (item: Item | undefined): Promise<Renewed> => {
-    const grant = decodeGrant(item)
-    return grant === undefined ? { kind: 'ended' } : { kind: 'renewed', grant, tokens: await open(grant) }
-  }
-
-  /** The new tokens are in the table, or given back to the server because the grant ended meanwhile. */
-  const save = async (leased: Grant, tokens: Tokens): Promise<Renewed> => {
-    const set = { ...(await sealTokens(leased.key, tokens)), version: leased.version + 1 }
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const saved = await table.update(leased.key, {
-          set,
-          remove: ['lease_until_ms'],
-          when: [['version', '=', leased.version]],
-        })
-        if (saved.changed) return await asRenewed(saved.item)
-        // A save whose answer was lost is retried and then meets itself.
-        const mine = saved.item?.['version'] === set.version ? await asRenewed(saved.item) : undefined
-        if (mine?.kind === 'renewed' && mine.tokens.access_token === tokens.access_token) return mine
-        await wire.revoke(leased, tokens)
-        return await asRenewed(saved.item)
-      } catch (error) {
-        if (attempt === SAVE_ATTEMPTS) throw error
-        await delay(100 * attempt)
-      }
-    }
-  }
-
-  const renew = async (grant: Grant): Promise<Renewed> => {
-    if ((await open(grant)).refresh_token === undefined) return { kind: 'ended' }
-    const startMs = now()
-    const leaseUntilMs = startMs + leaseMs
-    const claim = await table.update(grant.key, {
-      set: { lease_until_ms: leaseUntilMs },
-      when: [
-        ['version', '=', grant.version],
-        ['lease_until_ms', 'absent or <', startMs],
-      ],
+  /** Revoked at once, or handed to the background; a queue that is not to be had either is the server's expiry to solve. */
+  const giveBack = async ({ provider, clientId }: Holder, tokens: Tokens): Promise<void> => {
+    if (await wire.revoke({ provider, clientId }, tokens)) return
+    const sealed = await sealer.seal('task', [provider, clientId], JSON.stringify(tokens))
+    const task = {
+      kind: 'revoke',
+      provider,
+      client_id: clientId,
+      sealed: Buffer.from(sealed).toString('base64'),
+    } as const
+    await tasks.start(task).catch((error: unknown) => {
+      if (!(error instanceof Failure)) throw error
     })
-    if (!claim.changed) {
-      const other = decodeGrant(claim.item)
-      return other?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
-    }
-    const leased = decodeGrant(claim.item)
-    if (leased === undefined) return { kind: 'ended' }
-    const tokens = await open(leased)
-
-    // Somebody who was held up this long must not send: another caller may hold the lease by the time the answer is here.
-    if (leaseUntilMs - now() < leaseMs - LEASE_RESERVE_MS / 2) return { kind: 'held' }
-
-    const outcome = await wire.refresh(leased, tokens)
-    switch (outcome.kind) {
-      case 'refreshed':
-        return await save(leased, {
-          ...outcome.tokens,
-          refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token,
-        })
-      case 'refused': {
-        const [item] = await table.read([grant.key])
-        return item?.['version'] === leased.version ? { kind: 'ended' } : await asRenewed(item)
-      }
-      case 'unavailable':
-        if (outcome.processed === 'no') {
-          await table.update(grant.key, {
-            remove: ['lease_until_ms'],
-            when: [
-              ['version', '=', leased.version],
-              ['lease_until_ms', '=', leaseUntilMs],
-            ],
-          })
-        }
-        return { kind: 'unavailable', reason: outcome.reason }
-    }
   }
+
+  const { takeLease, carryOut, renew } = createRenewals({ table, records, wire, giveBack, settings, now })
 
   const renewed = async (grant: Grant): Promise<{ grant: Grant; tokens: Tokens }> => {
     const deadlineMs = now() + WAIT_MS
     let current = grant
     for (let pauseMs = 40; ; pauseMs = Math.min(pauseMs * 1.5, 400)) {
+      if (current.retryAtMs > now()) {
+        throw new Failure('renewal_pending', { retryAfterSeconds: Math.ceil((current.retryAtMs - now()) / 1_000) })
+      }
       if (current.leaseUntilMs <= now()) {
         const outcome = await renew(current)
         if (outcome.kind === 'renewed') return outcome
@@ -244,30 +103,59 @@ export const createGrants = ({
     }
   }
 
+  /** Renewing ahead of time, as a task of its own: nobody who holds a valid token waits for it. */
+  const renewBeside = async (grant: Grant): Promise<void> => {
+    const claim = await takeLease(grant)
+    if (claim.kind !== 'leased') return
+    const { key, version, leaseUntilMs } = claim.grant
+    await tasks.start({ kind: 'renew', pk: key.pk, sk: key.sk, version, lease_until_ms: leaseUntilMs })
+  }
+
   return {
     open,
-    renew,
     renewed,
+    giveBack,
 
-    async newItem(key, { provider, clientId, tokens, ttl }) {
-      const sealed = await sealTokens(key, tokens)
-      return { ...key, format: FORMAT, version: 1, provider, client_id: clientId, ttl, ...sealed }
+    async place(key, { provider, clientId, tokens, ttl, shared }) {
+      const item = {
+        format: GRANT_FORMAT,
+        provider,
+        client_id: clientId,
+        ttl,
+        ...(await records.attributes(key, tokens)),
+      }
+      return shared
+        ? { upsert: key, change: { set: item, increment: ['version'], remove: ['lease_until_ms', 'retry_at_ms'] } }
+        : { put: { ...key, ...item, version: 1 } }
     },
 
     async access(grant) {
       const tokens = await open(grant)
       if (seconds() < grant.freshUntil) return { grant, tokens, renewal: undefined }
       if (seconds() >= grant.expires) return { ...(await renewed(grant)), renewal: undefined }
-      // Still valid: the call goes out with it while this caller, if nobody else does, renews beside it.
-      const renewal = grant.leaseUntilMs > now() ? undefined : renew(grant)
+      const waits = Math.max(grant.leaseUntilMs, grant.retryAtMs) > now()
+      const renewal = waits ? undefined : renewBeside(grant)
       renewal?.catch(() => undefined)
       return { grant, tokens, renewal }
     },
 
-    async end(key) {
-      const grant = decodeGrant(await table.remove(key))
-      if (grant === undefined) return
-      await wire.revoke(grant, await open(grant))
+    async resume({ pk, sk, version, lease_until_ms: leaseUntilMs }) {
+      const [item] = await table.read([{ pk, sk }])
+      const grant = decodeGrant(item)
+      const mine = grant?.version === version && grant.leaseUntilMs === leaseUntilMs
+      return mine ? await carryOut(grant) : { kind: 'held' }
+    },
+
+    async end(key, version) {
+      const grant = decodeGrant(await table.remove(key, version === undefined ? [] : [['version', '=', version]]))
+      if (grant !== undefined) await giveBack(grant, await open(grant))
+      return grant
+    },
+
+    async revokeLater({ provider, client_id: clientId, sealed }) {
+      const text = await sealer.open('task', [provider, clientId], Buffer.from(sealed, 'base64'))
+      if (text === undefined) return
+      if (!(await wire.revoke({ provider, clientId }, JSON.parse(text) as Tokens))) throw new Failure('server_failed')
     },
   }
 }

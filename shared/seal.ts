@@ -20,7 +20,7 @@ export type HandleHash = Branded<'HandleHash'>
 /** Names one (issuer, subject) pair: SHA-256, base64url. */
 export type AccountId = Branded<'AccountId'>
 
-export type Purpose = 'login' | 'logout' | 'session' | 'grant'
+export type Purpose = 'login' | 'logout' | 'session' | 'grant' | 'task'
 
 /** Sealing keys by key id; `current` seals, all open. */
 export interface SealingKeys {
@@ -58,6 +58,10 @@ export const asAccount = (text: string): AccountId | undefined =>
 
 /** What the table knows of a handle. */
 export const hashHandle = (handle: Handle): HandleHash => sha256(`handle ${handle}`) as HandleHash
+
+/** Names a session of the authorization server (`sid`) or a logout token (`jti`) in the table. */
+export const hashName = (kind: 'sid' | 'jti', issuer: string, name: string): string =>
+  sha256(JSON.stringify([kind, issuer, name]))
 
 /** Names the account of an issuer and a subject; a random one where the server tells no subject. */
 export const accountOf = (issuer: string, subject: string | undefined): AccountId =>

@@ -1,0 +1,140 @@
+import { isShared } from './grant-record.ts'
+import type { Grant } from './grant-record.ts'
+import type { Grants } from './grants.ts'
+import { hashName } from './seal.ts'
+import type { AccountId } from './seal.ts'
+import {
+  accountEndKey,
+  decodeSession,
+  partition,
+  serverSessionEndKey,
+  serverSessionPartition,
+  TTL_MARGIN_SECONDS,
+} from './sessions.ts'
+import type { Session } from './sessions.ts'
+import type { Key, Table } from './table.ts'
+
+/**
+ * How sessions end, other than by time: the record goes first, so that the session is over everywhere at once; then, if no other session
+ * uses its grant, the grant goes and its tokens are revoked. Everything here may be repeated.
+ */
+export interface Endings {
+  /** Every session of an account that has a record, oldest first; some may be past their end. */
+  list(account: AccountId): Promise<Session[]>
+  /** The session of that key is over; the session as it was, or undefined when there was none. */
+  end(key: Key): Promise<Session | undefined>
+  /** These sessions of one account are over. */
+  endAll(sessions: readonly Session[]): Promise<void>
+  /** The grant is dead at the server: every session that uses it is over. */
+  buryGrant(grant: Grant): Promise<void>
+  /** The account has no more sessions than that; the oldest ended. How many did. */
+  limit(account: AccountId, most: number): Promise<number>
+  /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. How many ended. */
+  endServerSession(issuer: string, sid: string): Promise<number>
+  /** Every session of the account is over, and no login that began before now succeeds any more. How many ended. */
+  endAccount(account: AccountId): Promise<number>
+  /** Runs once for that logout token; again only when an earlier run did not come to its end. */
+  onceFor(issuer: string, jti: string, run: () => Promise<void>): Promise<void>
+}
+
+/** For how long a logout still meets logins that were under way: longer than a login may take. */
+const REMEMBERED_SECONDS = 1_800
+/** Most sessions that are ended at a time. */
+const CHUNK = 10
+
+/** Endings in that table. */
+export const createEndings = ({
+  table,
+  grants,
+  now,
+}: {
+  table: Table
+  grants: Pick<Grants, 'end'>
+  now: () => number
+}): Endings => {
+  const ttl = (): number => Math.floor(now() / 1_000) + REMEMBERED_SECONDS + TTL_MARGIN_SECONDS
+
+  const list = async (account: AccountId): Promise<Session[]> => {
+    const items = await table.list(partition(account), 'S#')
+    return items.flatMap((item) => decodeSession(item) ?? []).toSorted((one, other) => one.created - other.created)
+  }
+
+  /** Called after the session's record has gone, so that of several that end at once the last one sees no other. */
+  const releaseGrant = async (session: Session): Promise<void> => {
+    const own = session.grantKey.sk.slice(2) === session.key.sk.slice(2)
+    if (own) {
+      await grants.end(session.grantKey)
+      return
+    }
+    const items = await table.list(session.key.pk, '')
+    const used = items.some((item) => item.sk.startsWith('S#') && item['grant'] === session.grantKey.sk)
+    const version = items.find((item) => item.sk === session.grantKey.sk)?.['version']
+    // A sign-in since then has replaced the grant, and its new version with it.
+    if (!used && typeof version === 'number') await grants.end(session.grantKey, version)
+  }
+
+  const end = async (key: Key): Promise<Session | undefined> => {
+    const session = decodeSession(await table.remove(key))
+    if (session !== undefined) await releaseGrant(session)
+    return session
+  }
+
+  const endAll = async (sessions: readonly Session[]): Promise<void> => {
+    for (let start = 0; start < sessions.length; start += CHUNK) {
+      await Promise.all(sessions.slice(start, start + CHUNK).map(({ key }) => end(key)))
+    }
+  }
+
+  const remember = async (key: Key): Promise<void> => {
+    await table.write({ put: [{ ...key, ended_ms: now(), ttl: ttl() }] })
+  }
+
+  return {
+    list,
+    end,
+    endAll,
+
+    async buryGrant(grant) {
+      const account = grant.key.pk.slice(2) as AccountId
+      const users = isShared(grant)
+        ? (await list(account)).filter((session) => session.grantKey.sk === grant.key.sk).map(({ key }) => key)
+        : [{ pk: grant.key.pk, sk: `S#${grant.key.sk.slice(2)}` }]
+      // With its version, so that a grant that was replaced meanwhile stays, and its sessions with it.
+      const buried = await table.remove(grant.key, [['version', '=', grant.version]])
+      if (buried !== undefined) await table.write({ remove: users })
+    },
+
+    async limit(account, most) {
+      const sessions = await list(account)
+      const surplus = sessions.slice(0, Math.max(0, sessions.length - most))
+      await endAll(surplus)
+      return surplus.length
+    },
+
+    async endServerSession(issuer, sid) {
+      await remember(serverSessionEndKey(issuer, sid))
+      const pointers = (await table.list(serverSessionPartition(issuer, sid), 'A#')).map((item) => {
+        const [pk = '', sk = ''] = item.sk.split(' ')
+        return { pointer: { pk: item.pk, sk: item.sk }, session: { pk, sk } }
+      })
+      const ended = await Promise.all(pointers.map(({ session }) => end(session)))
+      if (pointers.length > 0) await table.write({ remove: pointers.map(({ pointer }) => pointer) })
+      return ended.filter((session) => session !== undefined).length
+    },
+
+    async endAccount(account) {
+      await remember(accountEndKey(account))
+      const sessions = await list(account)
+      await endAll(sessions)
+      return sessions.length
+    },
+
+    async onceFor(issuer, jti, run) {
+      const key = { pk: `J#${hashName('jti', issuer, jti)}`, sk: '-' }
+      const [known] = await table.read([key])
+      if (known?.['done'] === 1) return
+      await run()
+      await table.write({ put: [{ ...key, done: 1, ttl: ttl() }] })
+    },
+  }
+}

@@ -1,0 +1,167 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Renewal as RenewalSettings } from './config.ts'
+import type { Reason } from './errors.ts'
+import { decodeGrant, isShared } from './grant-record.ts'
+import type { Grant, GrantRecords, Holder, Tokens } from './grant-record.ts'
+import type { Item, Table } from './table.ts'
+
+/**
+ * Renewing a grant: once, wherever calls land.
+ *
+ *   caller A   read v7 ── take lease ── read refresh token ── refresh ── save v8 if still v7
+ *   caller B   read v7 ── lease taken: token still valid? use it : wait for v8
+ *   logout              └─ removes the record at any time; A's save then fails and A revokes what it got
+ *
+ * The refresh token is read from what taking the lease returned, never before. The save asks for the version, not for the lease.
+ */
+
+/** What refreshing led to: new tokens, the server's word that the grant is over, or no usable answer. */
+export type Refreshed =
+  | { kind: 'refreshed'; tokens: Tokens }
+  | { kind: 'refused' }
+  | { kind: 'unavailable'; reason: Reason; processed: 'no' | 'perhaps' }
+
+export type Renewed =
+  | { kind: 'renewed'; grant: Grant; tokens: Tokens }
+  /** Somebody else holds the lease. */
+  | { kind: 'held' }
+  | { kind: 'unavailable'; reason: Reason }
+  /** There is nothing to renew any more: the record is gone, or the server refused it for good. */
+  | { kind: 'ended' }
+
+/** The wire side of a grant, given by `authorization-server`. */
+export interface GrantWire {
+  refresh(grant: Grant, tokens: Tokens): Promise<Refreshed>
+  /** True when the server no longer honours the tokens or has no say in it (RFC 7009 section 2.2); false when it could not be asked. */
+  revoke(holder: Holder, tokens: Tokens): Promise<boolean>
+}
+
+export interface Renewals {
+  /** The lease on the grant as it was seen; otherwise how the grant stands. */
+  takeLease(grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed>
+  /** The holder of the lease renews the grant. */
+  carryOut(leased: Grant): Promise<Renewed>
+  /** Both, for a caller that has no valid token. */
+  renew(grant: Grant): Promise<Renewed>
+}
+
+/** The lease outlives the authorization server's deadline by this: the save with its retries, and clock skew between instances. */
+const LEASE_RESERVE_MS = 5_000
+const SAVE_ATTEMPTS = 3
+/** A shared grant is replaced by whoever signs in next; until that is saved the old refresh token is refused already. */
+const REPLACEMENT_CHECKS = 6
+const REPLACEMENT_PAUSE_MS = 250
+
+/** After a renewal that surely did not happen nobody asks again for this long. */
+const BACKOFF_MS = 1_000
+
+/**
+ * Renewals of grants in that table.
+ * @param giveBack revokes tokens that came too late
+ */
+export const createRenewals = ({
+  table,
+  records,
+  wire,
+  giveBack,
+  settings,
+  now,
+}: {
+  table: Table
+  records: GrantRecords
+  wire: Pick<GrantWire, 'refresh'>
+  giveBack: (holder: Holder, tokens: Tokens) => Promise<void>
+  settings: RenewalSettings
+  now: () => number
+}): Renewals => {
+  const leaseMs = settings.authorization_server_timeout_seconds * 1_000 + LEASE_RESERVE_MS
+
+  const asRenewed = async (item: Item | undefined): Promise<Renewed> => {
+    const grant = decodeGrant(item)
+    return grant === undefined ? { kind: 'ended' } : { kind: 'renewed', grant, tokens: await records.open(grant) }
+  }
+
+  /** The new tokens are in the table, or given back to the server because the grant ended or was replaced meanwhile. */
+  const save = async (leased: Grant, tokens: Tokens): Promise<Renewed> => {
+    const set = { ...(await records.attributes(leased.key, tokens)), version: leased.version + 1 }
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const saved = await table.update(leased.key, {
+          set,
+          remove: ['lease_until_ms', 'retry_at_ms'],
+          when: [['version', '=', leased.version]],
+        })
+        if (saved.changed) return await asRenewed(saved.item)
+        // A save whose answer was lost is retried and then meets itself.
+        const mine = saved.item?.['version'] === set.version ? await asRenewed(saved.item) : undefined
+        if (mine?.kind === 'renewed' && mine.tokens.access_token === tokens.access_token) return mine
+        await giveBack(leased, tokens)
+        return await asRenewed(saved.item)
+      } catch (error) {
+        if (attempt === SAVE_ATTEMPTS) throw error
+        await delay(100 * attempt)
+      }
+    }
+  }
+
+  /** The lease on the grant as it was seen; otherwise how the grant stands. */
+  const takeLease = async (grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed> => {
+    if ((await records.open(grant)).refresh_token === undefined) return { kind: 'ended' }
+    const startMs = now()
+    const claim = await table.update(grant.key, {
+      set: { lease_until_ms: startMs + leaseMs },
+      when: [
+        ['version', '=', grant.version],
+        ['lease_until_ms', 'absent or <', startMs],
+        ['retry_at_ms', 'absent or <', startMs],
+      ],
+    })
+    const current = decodeGrant(claim.item)
+    if (claim.changed) return current === undefined ? { kind: 'ended' } : { kind: 'leased', grant: current }
+    return current?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
+  }
+
+  /** Whether a grant that the server refused is as it was, so that the refusal counts (and not merely a race lost). */
+  const refusalStands = async (leased: Grant): Promise<Renewed> => {
+    for (let check = 1; ; check += 1) {
+      const [item] = await table.read([leased.key])
+      if (item?.['version'] !== leased.version) return await asRenewed(item)
+      if (!isShared(leased) || check === REPLACEMENT_CHECKS) return { kind: 'ended' }
+      await delay(REPLACEMENT_PAUSE_MS)
+    }
+  }
+
+  const carryOut = async (leased: Grant): Promise<Renewed> => {
+    const tokens = await records.open(leased)
+    // Somebody who was held up this long must not send: another caller may hold the lease by the time the answer is here.
+    if (leased.leaseUntilMs - now() < leaseMs - LEASE_RESERVE_MS / 2) return { kind: 'held' }
+    const outcome = await wire.refresh(leased, tokens)
+    switch (outcome.kind) {
+      case 'refreshed':
+        return await save(leased, {
+          ...outcome.tokens,
+          refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token,
+        })
+      case 'refused':
+        return await refusalStands(leased)
+      case 'unavailable':
+        await table.update(leased.key, {
+          // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
+          set: { retry_at_ms: outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs },
+          remove: ['lease_until_ms'],
+          when: [
+            ['version', '=', leased.version],
+            ['lease_until_ms', '=', leased.leaseUntilMs],
+          ],
+        })
+        return { kind: 'unavailable', reason: outcome.reason }
+    }
+  }
+
+  const renew = async (grant: Grant): Promise<Renewed> => {
+    const claim = await takeLease(grant)
+    return claim.kind === 'leased' ? await carryOut(claim.grant) : claim
+  }
+
+  return { takeLease, carryOut, renew }
+}
