@@ -20,6 +20,7 @@ export interface FunctionPoolOptions {
 /** How many instances there are now and have been, and the process ids of the busy and the idle ones. */
 export interface FunctionStats {
   started: number
+  starting: number
   busy: number
   idle: number
   waiting: number
@@ -33,6 +34,8 @@ export interface FunctionPool {
   definition: FunctionDefinition
   /** Resolves with the handler's result after a round through JSON; rejects with a `FunctionError`. */
   invoke: (event: unknown) => Promise<unknown>
+  /** This many instances, at most `maxInstances`, are there and have done their cold start, so that as many events can meet. */
+  warm: (instances: number) => Promise<void>
   stats: () => FunctionStats
   /** Every instance is gone at once, busy or not, as if it had crashed. */
   kill: () => void
@@ -66,6 +69,8 @@ interface Invocation {
 interface Instance {
   child: ChildProcess
   state: 'starting' | 'idle' | 'busy'
+  /** Resolved once it has started, or failed to. */
+  settled: PromiseWithResolvers<void>
   current?: Invocation
   timer?: NodeJS.Timeout
 }
@@ -148,6 +153,7 @@ export function createFunctionPool({
   const end = (instance: Instance, error: Error): void => {
     if (!instances.delete(instance)) return
     clearTimeout(instance.timer)
+    instance.settled.resolve()
     instance.child.kill('SIGKILL')
     if (idle.includes(instance)) idle.splice(idle.indexOf(instance), 1)
     const failed = instance.state === 'starting' ? queue.shift() : instance.current
@@ -158,8 +164,10 @@ export function createFunctionPool({
   const receive = (instance: Instance, message: InstanceMessage): void => {
     if (message.type === 'http') onHttp?.(message.observation)
     else if (!instances.has(instance)) return
-    else if (message.type === 'ready') finish(instance, () => {})
-    else if (message.type === 'init-error') end(instance, new FunctionError(functionName, message.error))
+    else if (message.type === 'ready') {
+      instance.settled.resolve()
+      finish(instance, () => {})
+    } else if (message.type === 'init-error') end(instance, new FunctionError(functionName, message.error))
     else if (message.type === 'error')
       finish(instance, ({ reject }) => reject(new FunctionError(functionName, message.error)))
     else {
@@ -179,7 +187,7 @@ export function createFunctionPool({
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
     })
-    const instance: Instance = { child, state: 'starting' }
+    const instance: Instance = { child, state: 'starting', settled: Promise.withResolvers() }
     instances.add(instance)
     counts.started += 1
     instance.timer = setTimeout(
@@ -230,8 +238,13 @@ export function createFunctionPool({
   return {
     definition,
     invoke,
+    warm: async (wanted) => {
+      while (instances.size < Math.min(wanted, maxInstances)) start()
+      await Promise.all([...instances].map(({ settled }) => settled.promise))
+    },
     stats: () => ({
       ...counts,
+      starting: pids('starting').length,
       busy: pids('busy').length,
       idle: pids('idle').length,
       waiting: queue.length,
