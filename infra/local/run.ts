@@ -46,12 +46,13 @@ export async function run(
 
   const servers = { issuer: realIssuer ?? placeholders.issuer, resourceServer: placeholders.resourceServer }
   let users: readonly DemoUser[] = []
-  const resourcePort = await freePort(port + 2)
+  const issuerPort = await freePort(port + 1)
+  const resourcePort = await freePort(issuerPort + 1)
   servers.resourceServer = `http://127.0.0.1:${resourcePort}`
   if (realIssuer === undefined && uses(placeholders.issuer)) {
     progress('starting the demo authorization server')
     const authorizationServer = await startAuthorizationServer({
-      port: await freePort(port + 1),
+      port: issuerPort,
       resource: servers.resourceServer,
       ...(options.accessTokenSeconds && { accessTokenSeconds: options.accessTokenSeconds }),
     })
