@@ -44,29 +44,28 @@ export async function run(
     )
   }
 
-  const servers = { issuer: realIssuer ?? placeholders.issuer, resourceServer: placeholders.resourceServer }
-  let users: readonly DemoUser[] = []
   const issuerPort = await freePort(port + 1)
   const resourcePort = await freePort(issuerPort + 1)
-  servers.resourceServer = `http://127.0.0.1:${resourcePort}`
+  const resource = `http://127.0.0.1:${resourcePort}`
+  const servers = { issuer: realIssuer ?? `http://127.0.0.1:${issuerPort}`, resourceServer: resource }
+  const stage = stageFor(written, port, servers, realIssuer !== undefined)
+  const [name = 'demo'] = Object.keys(stage.providers)
+  const [issuer = servers.issuer] = issuersOf(stage)
+
+  let users: readonly DemoUser[] = []
   if (realIssuer === undefined && uses(placeholders.issuer)) {
     progress('starting the demo authorization server')
-    const authorizationServer = await startAuthorizationServer({
-      port: issuerPort,
-      resource: servers.resourceServer,
-      ...(options.accessTokenSeconds && { accessTokenSeconds: options.accessTokenSeconds }),
-    })
+    const accessTokenSeconds = options.accessTokenSeconds && { accessTokenSeconds: options.accessTokenSeconds }
+    const authorizationServer = await startAuthorizationServer({ port: issuerPort, resource, ...accessTokenSeconds })
     closing.push(() => authorizationServer.close())
-    servers.issuer = authorizationServer.issuer
     users = authorizationServer.users
   }
   if (uses(placeholders.resourceServer)) {
     progress('starting the demo resource server')
-    const resourceServer = await startResourceServer({ port: resourcePort, issuer: servers.issuer })
+    const resourceServer = await startResourceServer({ port: resourcePort, issuer })
     closing.push(() => resourceServer.close())
   }
 
-  const stage = stageFor(written, port, servers, realIssuer !== undefined)
   progress(`synthesizing the stack of ${relative('.', stageFile)}`)
   const outdir = mkdtempSync(join(tmpdir(), 'coatcheck-'))
   closing.push(() => rmSync(outdir, { recursive: true, force: true }))
@@ -76,13 +75,12 @@ export async function run(
 
   progress('creating the stack')
   const trace = createTrace()
-  const [name = 'demo'] = Object.keys(stage.providers)
   const stack = await startLocalStack({
     assembly,
     port,
     maxInstances,
     trace,
-    frontend: createFrontend({ trace, provider: { name, issuer: servers.issuer, users } }),
+    frontend: createFrontend({ trace, provider: { name, issuer, users } }),
     existingSecrets,
     onProgress: progress,
     onLog: (functionName, line) => {
@@ -99,7 +97,7 @@ export async function run(
     ...(users.length > 0
       ? [['Sign in', `as ${users.map((user) => user.name).join(', ')}: pick one, there is no password`]]
       : []),
-    ['Issuer', servers.issuer],
+    ['Issuer', issuer],
     ['Trace', `${stack.url}/__local/trace (the page shows it live)`],
     ['Stop', 'Ctrl-C'],
   ]
@@ -149,12 +147,15 @@ function stageFor(stage: StageFile, port: number, servers: typeof placeholders, 
   return { ...replaced, origin: `http://localhost:${port}`, providers: isRecord(providers) ? providers : {} }
 }
 
+function issuersOf(stage: StageFile): string[] {
+  return Object.values(stage.providers)
+    .map((provider) => (isRecord(provider) ? provider['issuer'] : undefined))
+    .filter((issuer) => typeof issuer === 'string')
+}
+
 function registrationFailure(stage: StageFile, reason: string): Error {
-  const issuers = Object.values(stage.providers).map((provider) =>
-    isRecord(provider) ? provider['issuer'] : undefined,
-  )
   return new Error(
-    `Coatcheck cannot register at ${issuers.join(' or ')}: ${reason.replace(/[.\s]+$/, '')}. ` +
+    `Coatcheck cannot register at ${issuersOf(stage).join(' or ')}: ${reason.replace(/[.\s]+$/, '')}. ` +
       'Check that it runs and lets clients register, or use another one with --issuer <url>.',
   )
 }
