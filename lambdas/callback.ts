@@ -48,6 +48,7 @@ const enter = async (
     resource: login.resource,
   })
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
+  let cookie: string
   try {
     const started = await deps.sessions.start({
       account: signedIn.account,
@@ -56,14 +57,14 @@ const enter = async (
       userAgent: request.headers['user-agent'] ?? '',
       replaces,
     })
-    audit('signed in', request, { provider, account: pseudonym(signedIn.account) })
-    return setSessionCookie(started.ticket, started.maxAgeSeconds)
+    cookie = setSessionCookie(started.ticket, started.maxAgeSeconds)
   } catch (error) {
     await deps.authorizationServer.revoke({ provider, clientId: signedIn.clientId }, signedIn.tokens)
     throw error
-  } finally {
-    if (replaces !== undefined) await bestEffort('callback', request, () => deps.grants.end(grantKeyOf(replaces)))
   }
+  audit('signed in', request, { provider, account: pseudonym(signedIn.account) })
+  if (replaces !== undefined) await bestEffort('callback', request, () => deps.grants.end(grantKeyOf(replaces)))
+  return cookie
 }
 
 /** The hosted callback URL: the authorization response (RFC 6749 section 4.1.2, RFC 9207) of a login that this browser began. */

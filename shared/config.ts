@@ -233,6 +233,13 @@ export type SessionSettings = Stage['session']
 /** What `parseStage` found: the stage with every default filled in, or one line per fault, each with its path. */
 export type StageResult = { ok: true; stage: Stage } | { ok: false; faults: string[] }
 
+const complaint = (issue: z.core.$ZodIssue): string => {
+  if (issue.code === 'unrecognized_keys') return `has no setting named ${issue.keys.join(', ')}`
+  if (issue.code === 'invalid_key') return `is no good name: it ${issue.issues[0]?.message ?? issue.message}`
+  if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) return 'is missing'
+  return issue.message
+}
+
 /** The stage is checked against the schema, with every default filled in. Faults name the setting and what to write instead. */
 export const parseStage = (value: unknown): StageResult => {
   const result = stageSchema.safeParse(value)
@@ -241,7 +248,7 @@ export const parseStage = (value: unknown): StageResult => {
     ok: false,
     faults: result.error.issues.map((issue) => {
       const path = issue.path.map(String).join('.')
-      const what = issue.code === 'unrecognized_keys' ? `has no setting named ${issue.keys.join(', ')}` : issue.message
+      const what = complaint(issue)
       return path === '' ? `the stage ${what}` : `${path}: ${what}`
     }),
   }

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { ACCOUNT_ID, type AwsServer, isRecord, REGION } from './aws-call.ts'
 import type { CustomResources } from './custom-resources.ts'
-import { accessKeyIdOf, type FunctionDefinition, type FunctionPool } from './functions.ts'
+import { accessKeyIdOf, type FunctionDefinition } from './function-environment.ts'
+import type { FunctionPool } from './functions.ts'
 import { apiHost } from './gateway-payload.ts'
 import { createPolicyGate, type Principal } from './policy.ts'
 import {

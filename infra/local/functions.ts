@@ -4,23 +4,9 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { transformSync } from 'esbuild'
-import { ACCOUNT_ID, REGION } from './aws-call.ts'
+import { type FunctionDefinition, instanceEnvironment, refuseBadConfiguration } from './function-environment.ts'
 import type { FunctionErrorBody, InstanceMessage, InvokeMessage } from './instance.ts'
 import type { HttpObservation } from './trace.ts'
-
-/** A function as its template describes it; `taskRoot` is the folder with its bundle, `handler` is `file.export`. */
-export interface FunctionDefinition {
-  logicalId: string
-  functionName: string
-  arn: string
-  logGroupName: string
-  runtime: string
-  handler: string
-  taskRoot: string
-  memoryMegabytes: number
-  timeoutSeconds: number
-  environment: Record<string, string>
-}
 
 /** What a function's instances get besides its definition, and where their words go. */
 export interface FunctionPoolOptions {
@@ -34,6 +20,7 @@ export interface FunctionPoolOptions {
 /** How many instances there are now and have been, and the process ids of the busy and the idle ones. */
 export interface FunctionStats {
   started: number
+  starting: number
   busy: number
   idle: number
   waiting: number
@@ -47,6 +34,8 @@ export interface FunctionPool {
   definition: FunctionDefinition
   /** Resolves with the handler's result after a round through JSON; rejects with a `FunctionError`. */
   invoke: (event: unknown) => Promise<unknown>
+  /** This many instances, at most `maxInstances`, are there and have done their cold start, so that as many events can meet. */
+  warm: (instances: number) => Promise<void>
   stats: () => FunctionStats
   /** Every instance is gone at once, busy or not, as if it had crashed. */
   kill: () => void
@@ -80,20 +69,14 @@ interface Invocation {
 interface Instance {
   child: ChildProcess
   state: 'starting' | 'idle' | 'busy'
+  /** Resolved once it has started, or failed to. */
+  settled: PromiseWithResolvers<void>
   current?: Invocation
   timer?: NodeJS.Timeout
 }
 
-const environmentLimitBytes = 4096
 const payloadLimitBytes = 6 * 1024 * 1024
 const initLimitMs = 10_000
-const reservedNames =
-  /^(_HANDLER|_X_AMZN_TRACE_ID|AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_(FUNCTION_(NAME|MEMORY_SIZE|VERSION)|INITIALIZATION_TYPE|LOG_(GROUP|STREAM)_NAME|RUNTIME_API)|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|LAMBDA_(TASK_ROOT|RUNTIME_DIR))$/
-
-/** The access key id that a function's calls of AWS carry, which is how the emulators know who calls. */
-export function accessKeyIdOf(logicalId: string): string {
-  return `LOCAL${logicalId.toUpperCase().replaceAll(/[^A-Z0-9]/g, '')}`
-}
 
 /**
  * A function is ready to be invoked; instances start when they are needed. An idle instance is reused, another starts cold
@@ -170,6 +153,7 @@ export function createFunctionPool({
   const end = (instance: Instance, error: Error): void => {
     if (!instances.delete(instance)) return
     clearTimeout(instance.timer)
+    instance.settled.resolve()
     instance.child.kill('SIGKILL')
     if (idle.includes(instance)) idle.splice(idle.indexOf(instance), 1)
     const failed = instance.state === 'starting' ? queue.shift() : instance.current
@@ -180,8 +164,10 @@ export function createFunctionPool({
   const receive = (instance: Instance, message: InstanceMessage): void => {
     if (message.type === 'http') onHttp?.(message.observation)
     else if (!instances.has(instance)) return
-    else if (message.type === 'ready') finish(instance, () => {})
-    else if (message.type === 'init-error') end(instance, new FunctionError(functionName, message.error))
+    else if (message.type === 'ready') {
+      instance.settled.resolve()
+      finish(instance, () => {})
+    } else if (message.type === 'init-error') end(instance, new FunctionError(functionName, message.error))
     else if (message.type === 'error')
       finish(instance, ({ reject }) => reject(new FunctionError(functionName, message.error)))
     else {
@@ -201,7 +187,7 @@ export function createFunctionPool({
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       serialization: 'advanced',
     })
-    const instance: Instance = { child, state: 'starting' }
+    const instance: Instance = { child, state: 'starting', settled: Promise.withResolvers() }
     instances.add(instance)
     counts.started += 1
     instance.timer = setTimeout(
@@ -252,8 +238,13 @@ export function createFunctionPool({
   return {
     definition,
     invoke,
+    warm: async (wanted) => {
+      while (instances.size < Math.min(wanted, maxInstances)) start()
+      await Promise.all([...instances].map(({ settled }) => settled.promise))
+    },
     stats: () => ({
       ...counts,
+      starting: pids('starting').length,
       busy: pids('busy').length,
       idle: pids('idle').length,
       waiting: queue.length,
@@ -265,51 +256,6 @@ export function createFunctionPool({
         end(instance, failure('Runtime.ExitError', 'Runtime exited with error: signal: killed'))
     },
     close,
-  }
-}
-
-function refuseBadConfiguration({ logicalId, environment, runtime }: FunctionDefinition): void {
-  const size = Buffer.byteLength(JSON.stringify(environment))
-  if (size > environmentLimitBytes) {
-    throw new Error(
-      `The environment variables of ${logicalId} take ${size} bytes; Lambda allows ${environmentLimitBytes}.`,
-    )
-  }
-  const reserved = Object.keys(environment).find((name) => reservedNames.test(name))
-  if (reserved) throw new Error(`${logicalId} sets ${reserved}, which Lambda reserves.`)
-  const major = process.versions.node.split('.')[0]
-  if (runtime !== `nodejs${major}.x`) {
-    throw new Error(`${logicalId} wants the runtime ${runtime}, but this is Node.js ${major}.`)
-  }
-}
-
-function instanceEnvironment(
-  definition: FunctionDefinition,
-  endpoints: FunctionPoolOptions['endpoints'],
-): Record<string, string> {
-  return {
-    // Node.js cannot open sockets on Windows without it.
-    ...(process.env['SystemRoot'] ? { SystemRoot: process.env['SystemRoot'] } : {}),
-    ...definition.environment,
-    // Away from the developer's own home, so that no ~/.aws reaches the function.
-    HOME: definition.taskRoot,
-    TZ: 'UTC',
-    _HANDLER: definition.handler,
-    LAMBDA_TASK_ROOT: definition.taskRoot,
-    AWS_REGION: REGION,
-    AWS_DEFAULT_REGION: REGION,
-    AWS_EXECUTION_ENV: `AWS_Lambda_${definition.runtime}`,
-    AWS_LAMBDA_FUNCTION_NAME: definition.functionName,
-    AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(definition.memoryMegabytes),
-    AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
-    AWS_LAMBDA_INITIALIZATION_TYPE: 'on-demand',
-    AWS_LAMBDA_LOG_GROUP_NAME: definition.logGroupName,
-    AWS_LAMBDA_LOG_STREAM_NAME: `[$LATEST]${randomBytes(16).toString('hex')}`,
-    AWS_ACCESS_KEY_ID: accessKeyIdOf(definition.logicalId),
-    AWS_SECRET_ACCESS_KEY: 'local',
-    AWS_SESSION_TOKEN: `local-${ACCOUNT_ID}`,
-    AWS_ENDPOINT_URL_DYNAMODB: endpoints.dynamodb,
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoints.secretsManager,
   }
 }
 

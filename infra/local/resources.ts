@@ -1,6 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { ACCOUNT_ID, isRecord, REGION, tableArn } from './aws-call.ts'
-import type { FunctionDefinition } from './functions.ts'
+import type { FunctionDefinition } from './function-environment.ts'
 import type { Statement } from './policy.ts'
 
 /** The properties of a resource with every intrinsic function resolved. */

@@ -1,31 +1,8 @@
-// `npm start`: the whole product on this machine.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, relative, resolve } from 'node:path'
-import { isRecord } from './aws-call.ts'
-import { ResourceFailure } from './creation.ts'
-import { type DemoUser, startAuthorizationServer } from './demo/authorization-server.ts'
-import { createFrontend } from './demo/frontend.ts'
-import { startResourceServer } from './demo/resource-server.ts'
-import { listen } from './edge.ts'
-import { helpText, parseOptions, type StartOptions, UsageError } from './options.ts'
-import { startLocalStack } from './stack.ts'
-import { createTrace } from './trace.ts'
+// `npm start`: the whole product on this machine. Loads little before it can be stopped and has said something.
+import { helpText, parseOptions } from './options.ts'
+import type { Closing } from './run.ts'
 
-const localStage = join(import.meta.dirname, '../stages/local.json')
-/** What the demo's servers are called in stage files. */
-const placeholders = { issuer: 'http://127.0.0.1:8081', resourceServer: 'http://127.0.0.1:8082' }
-
-const startedAtMs = performance.now()
-const colours = process.stdout.isTTY && !process.env['NO_COLOR']
-const dim = (text: string) => (colours ? `\u001B[2m${text}\u001B[22m` : text)
-const bold = (text: string) => (colours ? `\u001B[1m${text}\u001B[22m` : text)
-const say = (text: string) => void process.stdout.write(`${text}\n`)
-const progress = (text: string) =>
-  say(dim(`${((performance.now() - startedAtMs) / 1000).toFixed(1).padStart(5)} s  ${text}`))
-
-/** What to undo at the end, last first. */
-const closing: (() => Promise<void> | void)[] = []
+const closing: Closing = []
 let stopping = false
 
 process.on('SIGINT', () => void stop())
@@ -33,91 +10,19 @@ process.on('SIGTERM', () => void stop())
 try {
   const options = parseOptions(process.argv.slice(2), process.env)
   if (options.help) process.stdout.write(helpText)
-  else await run(options)
+  else {
+    process.stdout.write('Starting Coatcheck; Ctrl-C stops it.\n')
+    const { run } = await import('./run.ts')
+    await run(options, closing)
+  }
 } catch (error) {
   // A Ctrl-C that ends a child process fails here first; its own handler has to get its turn.
   await new Promise((done) => setTimeout(done, 50))
   if (!stopping) {
     process.stderr.write(`${sentence(error)}\n`)
-    process.exitCode = 1
     await closeAll()
-    process.exit()
+    process.exit(1)
   }
-}
-
-async function run({ issuer: realIssuer, maxInstances, verbose, ...options }: StartOptions): Promise<void> {
-  const stageFile = options.stage === undefined ? localStage : resolve(process.env['INIT_CWD'] ?? '.', options.stage)
-  const written = readStage(stageFile)
-  const existingSecrets = initialAccessTokens(written, options.initialAccessToken)
-  const port = await freePort(options.port, options.port)
-  const uses = (placeholder: string) => JSON.stringify(written).includes(JSON.stringify(placeholder))
-  if (realIssuer !== undefined && !uses(placeholders.issuer)) {
-    throw new UsageError(
-      `--issuer stands in for the demo's ${placeholders.issuer}, which ${stageFile} does not name; write the issuer there instead.`,
-    )
-  }
-
-  const servers = { issuer: realIssuer ?? placeholders.issuer, resourceServer: placeholders.resourceServer }
-  let users: readonly DemoUser[] = []
-  const resourcePort = await freePort(port + 2)
-  servers.resourceServer = `http://127.0.0.1:${resourcePort}`
-  if (realIssuer === undefined && uses(placeholders.issuer)) {
-    progress('starting the demo authorization server')
-    const authorizationServer = await startAuthorizationServer({
-      port: await freePort(port + 1),
-      resource: servers.resourceServer,
-      ...(options.accessTokenSeconds && { accessTokenSeconds: options.accessTokenSeconds }),
-    })
-    closing.push(() => authorizationServer.close())
-    servers.issuer = authorizationServer.issuer
-    users = authorizationServer.users
-  }
-  if (uses(placeholders.resourceServer)) {
-    progress('starting the demo resource server')
-    const resourceServer = await startResourceServer({ port: resourcePort, issuer: servers.issuer })
-    closing.push(() => resourceServer.close())
-  }
-
-  const stage = stageFor(written, port, servers, realIssuer !== undefined)
-  progress(`synthesizing the stack of ${relative('.', stageFile)}`)
-  const outdir = mkdtempSync(join(tmpdir(), 'coatcheck-'))
-  closing.push(() => rmSync(outdir, { recursive: true, force: true }))
-  // Loaded only now: the CDK takes a second of its own.
-  const { synthesize } = await import('../synthesize.ts')
-  const { assembly } = await synthesize({ stage, outdir })
-  if (stopping) return
-
-  progress('creating the stack')
-  const trace = createTrace()
-  const [name = 'demo'] = Object.keys(stage.providers)
-  const stack = await startLocalStack({
-    assembly,
-    port,
-    maxInstances,
-    trace,
-    frontend: createFrontend({ trace, provider: { name, issuer: servers.issuer, users } }),
-    existingSecrets,
-    onProgress: progress,
-    onLog: (functionName, line) => {
-      if (verbose || isWorrying(line)) say(`${functionName}  ${line}`)
-    },
-  }).catch((error: unknown) => {
-    throw error instanceof ResourceFailure && error.isCustomResource ? registrationFailure(stage, error.reason) : error
-  })
-  closing.push(stack.close)
-  progress('everything is up')
-
-  const rows = [
-    ['Click', bold(stack.url)],
-    ...(users.length > 0
-      ? [['Sign in', `as ${users.map((user) => user.name).join(', ')}: pick one, there is no password`]]
-      : []),
-    ['Issuer', servers.issuer],
-    ['Trace', `${stack.url}/__local/trace (the page shows it live)`],
-    ['Stop', 'Ctrl-C'],
-  ]
-  say(`\n${rows.map(([label = '', text]) => `  ${label.padEnd(9)}${text}`).join('\n')}\n`)
-  say(`ready ${stack.url}`)
 }
 
 /** Everything has ended, and the process with it; the second time, at once. */
@@ -125,96 +30,12 @@ async function stop(): Promise<void> {
   if (stopping) process.exit(130)
   stopping = true
   await closeAll()
-  say('stopped')
+  process.stdout.write('stopped\n')
   process.exit(0)
 }
 
 async function closeAll(): Promise<void> {
   for (const close of closing.splice(0).toReversed()) await close()
-}
-
-interface StageFile {
-  providers: Record<string, unknown>
-  [setting: string]: unknown
-}
-
-function readStage(path: string): StageFile {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch {
-    throw new UsageError(`The stage file ${path} cannot be read; give --stage the path of a JSON file.`)
-  }
-  try {
-    const stage: unknown = JSON.parse(text)
-    if (isRecord(stage)) return { ...stage, providers: isRecord(stage['providers']) ? stage['providers'] : {} }
-  } catch (error) {
-    throw new UsageError(
-      `The stage file ${path} is not valid JSON: ${String(error instanceof Error ? error.message : error)}.`,
-    )
-  }
-  throw new UsageError(`The stage file ${path} is not a JSON object.`)
-}
-
-/** The stage as it runs here: our origin, and the servers that its placeholders stand for. */
-function stageFor(stage: StageFile, port: number, servers: typeof placeholders, isRealIssuer: boolean): StageFile {
-  const replace = (value: unknown): unknown => {
-    if (value === placeholders.issuer) return servers.issuer
-    if (value === placeholders.resourceServer) return servers.resourceServer
-    if (Array.isArray(value)) return value.map(replace)
-    if (!isRecord(value)) return value
-    return Object.fromEntries(
-      Object.entries(value)
-        // A real authorization server has never heard of the demo's resource.
-        .filter(([name, member]) => !(isRealIssuer && name === 'resource' && member === placeholders.resourceServer))
-        .map(([name, member]) => [name, replace(member)]),
-    )
-  }
-  const replaced = Object.fromEntries(Object.entries(stage).map(([name, member]) => [name, replace(member)]))
-  const { providers } = replaced
-  return { ...replaced, origin: `http://localhost:${port}`, providers: isRecord(providers) ? providers : {} }
-}
-
-function registrationFailure(stage: StageFile, reason: string): Error {
-  const issuers = Object.values(stage.providers).map((provider) =>
-    isRecord(provider) ? provider['issuer'] : undefined,
-  )
-  return new Error(
-    `Coatcheck cannot register at ${issuers.join(' or ')}: ${reason.replace(/[.\s]+$/, '')}. ` +
-      'Check that it runs and lets clients register, or use another one with --issuer <url>.',
-  )
-}
-
-function initialAccessTokens(stage: StageFile, value: string | undefined): Record<string, string> {
-  const names = Object.values(stage.providers)
-    .map((provider) => (isRecord(provider) ? provider['initial_access_token_secret'] : undefined))
-    .filter((name) => typeof name === 'string')
-  if (names.length > 0 && value === undefined) {
-    throw new UsageError(`The stage names the secret ${names[0]}; set INITIAL_ACCESS_TOKEN to its value.`)
-  }
-  return Object.fromEntries(names.map((name) => [name, value ?? '']))
-}
-
-/** The first free port from `first` on, as far as `last`; rejects where there is none. */
-async function freePort(first: number, last = 65_535): Promise<number> {
-  try {
-    const { port, close } = await listen(() => {}, first)
-    await close()
-    return port
-  } catch (error) {
-    const isTaken = error instanceof Error && 'code' in error && error.code === 'EADDRINUSE'
-    if (isTaken && first < last) return freePort(first + 1, last)
-    throw error
-  }
-}
-
-function isWorrying(line: string): boolean {
-  try {
-    const entry: unknown = JSON.parse(line)
-    return !isRecord(entry) || /^(warn|error|critical|fatal)/i.test(String(entry['level']))
-  } catch {
-    return true
-  }
 }
 
 function sentence(error: unknown): string {

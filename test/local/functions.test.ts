@@ -115,6 +115,14 @@ describe('an instance', () => {
   })
 })
 
+it('warms as many instances as it is asked for, and no more than it may have', async () => {
+  const pool = poolOf('export const handler = async () => process.pid', { maxInstances: 3 })
+  await pool.warm(2)
+  expect(pool.stats()).toMatchObject({ started: 2, starting: 0, idle: 2 })
+  await pool.warm(9)
+  expect(pool.stats()).toMatchObject({ started: 3, idle: 3 })
+})
+
 describe('a failed invocation', () => {
   it('carries the type and message of what was thrown', async () => {
     const pool = poolOf(`export const handler = async () => { throw new RangeError('too far') }`)

@@ -1,3 +1,4 @@
+import { exchange } from './http.ts'
 import type { Browser, Page } from './user-agent.ts'
 
 /** Who signs in, and what the login is asked for. */
@@ -36,3 +37,27 @@ export const finishLogin = async (
 /** Signs in as a user would and resolves with the page that the browser ends on. */
 export const signIn = async (tab: Browser, options: SignIn = {}): Promise<Page> =>
   finishLogin(tab, await startLogin(tab, options), options)
+
+/** The headers of somebody who follows a link of the frontend or types an address. */
+export const navigation: [string, string][] = [
+  ['Accept', 'text/html'],
+  ['Sec-Fetch-Site', 'same-origin'],
+  ['Sec-Fetch-Mode', 'navigate'],
+  ['Sec-Fetch-Dest', 'document'],
+]
+
+/** A login that a strict server has answered, with the browser not back yet. */
+export type Pending = { authorization: URL; callback: URL }
+
+/** Starts a login and has the strict server answer it; resolves with where the browser would go now. */
+export const authorize = async (tab: Browser, query: Record<string, string> = {}): Promise<Pending> => {
+  const path = `/bff/login?${new URLSearchParams(query).toString()}`
+  const authorization = new URL((await tab.raw({ path, headers: navigation })).headers['location'] ?? '')
+  const { origin, pathname, search } = authorization
+  const answer = await exchange({ origin, method: 'GET', path: pathname + search, headers: [] })
+  return { authorization, callback: new URL(answer.headers['location'] ?? '') }
+}
+
+/** The browser comes back from the authorization server. */
+export const comeBack = (tab: Browser, { authorization, callback }: Pending): Promise<Page> =>
+  tab.navigate(callback.href, { from: authorization.href })

@@ -3,7 +3,13 @@ import type { RequestListener } from 'node:http'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { DynamoDBClient, ListTablesCommand, paginateScan, type AttributeValue } from '@aws-sdk/client-dynamodb'
+import {
+  DynamoDBClient,
+  ListTablesCommand,
+  paginateScan,
+  PutItemCommand,
+  type AttributeValue,
+} from '@aws-sdk/client-dynamodb'
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { inject } from 'vitest'
 import {
@@ -31,7 +37,7 @@ export type StackOptions = {
   stage?: (stage: StageFile) => StageFile
   /** The base URL of `/api/demo`; a resource server of the demo's kind unless told. */
   target?: string
-} & Partial<Pick<LocalStackOptions, 'maxInstances' | 'existingSecrets' | 'gate' | 'frontend'>>
+} & Partial<Pick<LocalStackOptions, 'maxInstances' | 'existingSecrets' | 'gate' | 'frontend' | 'trace'>>
 
 /** One line that a function or the gateway logged. */
 export type LogLine = { functionName: string; line: string }
@@ -130,6 +136,10 @@ const startStack = async (issuer: string, resource: string | undefined, options:
         for await (const { Items = [] } of paginateScan({ client: dynamoDb }, { TableName })) found.push(...Items)
       }
       return found
+    },
+    /** Puts an item in the place of the one with its keys, past every policy. */
+    putItem: async (item: Record<string, AttributeValue>): Promise<void> => {
+      await dynamoDb.send(new PutItemCommand({ TableName: stack.physicalId('Table'), Item: item }))
     },
     /** The current value of a secret, named by its logical id or the beginning of it. */
     secretValue: async (logicalId: string): Promise<string> => {

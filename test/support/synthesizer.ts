@@ -7,10 +7,13 @@ import { join } from 'node:path'
 import { json } from 'node:stream/consumers'
 
 const [folder = ''] = process.argv.slice(2)
-let queue: Promise<unknown> = Promise.resolve()
+
+/** Loading the CDK takes seconds; it begins before anyone asks. */
+const cdk = import('../../infra/synthesize.ts')
+let queue: Promise<unknown> = cdk.catch(() => undefined)
 
 const synthesized = async (stage: unknown): Promise<{ assembly: string }> => {
-  const { synthesize } = await import('../../infra/synthesize.ts')
+  const { synthesize } = await cdk
   await mkdir(folder, { recursive: true })
   return synthesize({ stage, outdir: await mkdtemp(join(folder, 'assembly-')) })
 }
