@@ -1,21 +1,31 @@
 import type { Stage } from '../shared/config.ts'
-import type { Grants } from '../shared/grants.ts'
+import type { Endings } from '../shared/endings.ts'
+import type { Access, Grants } from '../shared/grants.ts'
 import type { Send } from '../shared/http.ts'
 import { Failure } from '../shared/errors.ts'
+import type { Reply, Request } from '../shared/message.ts'
+import { pseudonym } from '../shared/seal.ts'
 import { forward, resolveCall } from '../shared/resource-server.ts'
 import type { Sessions } from '../shared/sessions.ts'
 import { requireRequestProof } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { grants, send, sessions, stage } from './runtime.ts'
+import { audit } from './report.ts'
+import { endings, grants, send, sessions, stage } from './runtime.ts'
 import { endingWithGrant, requireLive } from './signed-in.ts'
+
+const reportRenewal = (access: Access, request: Request, reply: Reply): Reply => {
+  const { provider, key } = access.grant
+  if (access.renewedHere) audit('api', 'renewed', { provider, account: pseudonym(key.pk.slice(2)) }, request)
+  return reply
+}
 
 /**
  * A call of the resource server with the user's token (RFC 6750), renewed as needed. A 401 leads to one forced renewal and one repeat.
  * What need not come first is done while the resource server works: moving the idle end, renewing ahead of time.
  */
 export const api =
-  (deps: { stage: Stage; sessions: Sessions; grants: Grants; send: Send }): Endpoint =>
+  (deps: { stage: Stage; sessions: Sessions; grants: Grants; endings: Endings; send: Send }): Endpoint =>
   async (request) => {
     const route = deps.stage.apis[request.pathParameters['api'] ?? '']
     requireRequestProof(request, deps.stage, { navigation: route?.navigation === true })
@@ -24,14 +34,15 @@ export const api =
     if (live.grant.provider !== call.api.provider)
       throw new Failure('session_missing', { detail: 'signed in at another provider' })
 
-    return await endingWithGrant(live, deps.sessions, async () => {
-      const { grant, tokens, renewal } = await deps.grants.access(live.grant)
-      const beside = Promise.allSettled([renewal, deps.sessions.touch(live.session)])
+    return await endingWithGrant(live, deps.endings, async () => {
+      const access = await deps.grants.access(live.grant)
+      const beside = Promise.allSettled([access.renewal, deps.sessions.touch(live.session)])
       try {
-        const reply = await forward(deps.send, call, request, tokens.access_token)
-        if (reply.status !== 401 || tokens.refresh_token === undefined) return reply
-        const renewed = await deps.grants.renewed(grant)
-        return await forward(deps.send, call, request, renewed.tokens.access_token)
+        const reply = await forward(deps.send, call, request, access.tokens.access_token)
+        if (reply.status !== 401 || access.tokens.refresh_token === undefined)
+          return reportRenewal(access, request, reply)
+        const again = await deps.grants.renewed(access.grant)
+        return reportRenewal(again, request, await forward(deps.send, call, request, again.tokens.access_token))
       } finally {
         await beside
       }
@@ -39,5 +50,6 @@ export const api =
   }
 
 export const handler = edge('api', {
-  ANY: (request) => api({ stage: stage(), sessions: sessions(), grants: grants(), send: send() })(request),
+  ANY: (request) =>
+    api({ stage: stage(), sessions: sessions(), grants: grants(), endings: endings(), send: send() })(request),
 })

@@ -1,18 +1,21 @@
 import type { AuthorizationServer } from '../shared/authorization-server.ts'
 import type { Stage } from '../shared/config.ts'
+import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Grants } from '../shared/grants.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
 import { pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
-import { grantKeyOf, sessionKey } from '../shared/sessions.ts'
+import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions } from '../shared/sessions.ts'
+import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
-import { audit, bestEffort, edge } from './edge.ts'
+import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { authorizationServer, grants, sealer, sessions, stage } from './runtime.ts'
+import { audit, bestEffort } from './report.ts'
+import { authorizationServer, endings, grants, sealer, sessions, stage, tasks } from './runtime.ts'
 
 interface Deps {
   stage: Stage
@@ -20,6 +23,8 @@ interface Deps {
   sealer: Sealer
   sessions: Sessions
   grants: Grants
+  endings: Endings
+  tasks: Tasks
 }
 
 /** A way to start over, to the same place. */
@@ -47,23 +52,32 @@ const enter = async (
     nonce: login.nonce,
     resource: login.resource,
   })
+  const { account, clientId, tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
+  const sharedGrant = deps.stage.providers[provider]?.grants === 'per-user'
   let cookie: string
   try {
     const started = await deps.sessions.start({
-      account: signedIn.account,
-      grant: (key, ttl) => deps.grants.newItem(key, { provider, ttl, ...signedIn }),
+      account,
+      provider,
+      sharedGrant,
+      grant: (key, ttl) => deps.grants.place(key, { provider, clientId, tokens, ttl, shared: sharedGrant }),
       claims: signedIn.claims,
-      userAgent: request.headers['user-agent'] ?? '',
+      user_agent: request.headers['user-agent'] ?? '',
+      serverSession: signedIn.serverSession,
+      loginStartedMs: login.started_ms,
       replaces,
     })
     cookie = setSessionCookie(started.ticket, started.maxAgeSeconds)
   } catch (error) {
-    await deps.authorizationServer.revoke({ provider, clientId: signedIn.clientId }, signedIn.tokens)
+    await deps.grants.giveBack({ provider, clientId }, tokens)
     throw error
   }
-  audit('signed in', request, { provider, account: pseudonym(signedIn.account) })
-  if (replaces !== undefined) await bestEffort('callback', request, () => deps.grants.end(grantKeyOf(replaces)))
+  audit('callback', 'signed_in', { provider, account: pseudonym(account) }, request)
+  await Promise.all([
+    replaces === undefined ? undefined : bestEffort('callback', request, () => deps.endings.release(replaces)),
+    bestEffort('callback', request, () => deps.tasks.start({ kind: 'limit', account })),
+  ])
   return cookie
 }
 
@@ -100,5 +114,7 @@ export const handler = edge('callback', {
       sealer: sealer(),
       sessions: sessions(),
       grants: grants(),
+      endings: endings(),
+      tasks: tasks(),
     })(request),
 })

@@ -1,4 +1,4 @@
-import { callbackUrl, postLogoutUrl } from '../shared/config.ts'
+import { backchannelLogoutUrl, callbackUrl, postLogoutUrl } from '../shared/config.ts'
 import type { Stage } from '../shared/config.ts'
 import { newRegistration, parseRegistration } from '../shared/credentials.ts'
 import type { Registration } from '../shared/credentials.ts'
@@ -65,6 +65,7 @@ export const register =
       client_name: settings.client_name,
       redirect_uri: callbackUrl(deps.stage, provider),
       post_logout_redirect_uri: postLogoutUrl(deps.stage),
+      backchannel_logout_uri: backchannelLogoutUrl(deps.stage, provider),
       scopes: settings.scopes,
       initial_access_token: initialAccessToken?.trim(),
     }

@@ -2,15 +2,18 @@ import { Logger } from '@aws-lambda-powertools/logger'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
 import { parseStage } from '../shared/config.ts'
 import { createCredentials } from '../shared/credentials.ts'
+import { createEndings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import { createGrants } from '../shared/grants.ts'
 import { createSend } from '../shared/http.ts'
+import { createLogoutTokens } from '../shared/logout-token.ts'
 import { createOAuth } from '../shared/oauth.ts'
 import { createSealer, parseSealingKeys } from '../shared/seal.ts'
 import type { SealingKeys } from '../shared/seal.ts'
 import { createSecrets } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
 import { createTable } from '../shared/table.ts'
+import { createTasks } from '../shared/tasks.ts'
 
 /**
  * Composition: environment → stage → clients → modules, each built once a container and only when a flow asks for it, so that a bundle
@@ -78,7 +81,7 @@ export const sealer = /* @__PURE__ */ once(() => {
 
 const table = /* @__PURE__ */ once(() => createTable(variable('COATCHECK_TABLE')))
 
-const credentials = /* @__PURE__ */ once(() =>
+export const credentials = /* @__PURE__ */ once(() =>
   createCredentials({
     secrets: secrets(),
     secretOf: providerSecret,
@@ -106,10 +109,41 @@ export const authorizationServer = /* @__PURE__ */ once(() =>
   }),
 )
 
+/** What is done after the answer has gone out. */
+export const tasks = /* @__PURE__ */ once(() => {
+  // The background function itself has no name to start tasks with: what it cannot do fails, and Lambda repeats it.
+  const name = process.env['COATCHECK_BACKGROUND']
+  return name === undefined ? { start: () => Promise.reject(new Failure('background_unavailable')) } : createTasks(name)
+})
+
+/** Verifies what authorization servers say of logouts. */
+export const logoutTokens = /* @__PURE__ */ once(() =>
+  createLogoutTokens({ send: sendOnce(), timeoutMs: stage().renewal.authorization_server_timeout_seconds * 1_000 }),
+)
+
 export const grants = /* @__PURE__ */ once(() =>
-  createGrants({ table: table(), sealer: sealer(), wire: authorizationServer(), settings: stage().renewal, now }),
+  createGrants({
+    table: table(),
+    sealer: sealer(),
+    wire: authorizationServer(),
+    tasks: tasks(),
+    settings: stage().renewal,
+    now,
+  }),
 )
 
 export const sessions = /* @__PURE__ */ once(() =>
-  createSessions({ table: table(), sealer: sealer(), settings: stage().session, now }),
+  createSessions({
+    table: table(),
+    sealer: sealer(),
+    settings: stage().session,
+    sharedGrants: Object.entries(stage().providers).flatMap(([name, { grants: kept }]) =>
+      kept === 'per-user' ? [name] : [],
+    ),
+    now,
+  }),
+)
+
+export const endings = /* @__PURE__ */ once(() =>
+  createEndings({ table: table(), grants: grants(), tasks: tasks(), now }),
 )

@@ -1,3 +1,4 @@
+import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Request } from '../shared/message.ts'
 import type { Live, Sessions } from '../shared/sessions.ts'
@@ -23,20 +24,20 @@ export const requireLive = async (request: Request, sessions: Pick<Sessions, 'fi
 }
 
 /**
- * Runs with the session's grant. When it turns out that the grant is over, the session ends with it and the cookie goes; nothing else
+ * Runs with the session's grant. When it turns out that the grant is over, its sessions end with it and the cookie goes; nothing else
  * ends a session.
  * @throws what `run` throws
  */
 export const endingWithGrant = async <T>(
   live: Live,
-  sessions: Pick<Sessions, 'discard'>,
+  endings: Pick<Endings, 'buryGrant'>,
   run: () => Promise<T>,
 ): Promise<T> => {
   try {
     return await run()
   } catch (error) {
     if (!(error instanceof Failure) || (error.reason !== 'grant_ended' && error.reason !== 'session_ended')) throw error
-    await sessions.discard(live)
+    await endings.buryGrant({ ...live.grant.key, version: live.grant.version })
     throw error.with({ cookies: [clearSessionCookie()] })
   }
 }

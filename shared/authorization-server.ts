@@ -37,6 +37,8 @@ export interface SignedIn {
   clientId: string
   claims: Claims
   tokens: Tokens
+  /** The authorization server's own session, where it may log it out behind the browser's back. */
+  serverSession: { issuer: string; sid: string } | undefined
 }
 
 export interface AuthorizationServer extends GrantWire {
@@ -57,7 +59,7 @@ export interface AuthorizationServer extends GrantWire {
     },
   ): Promise<SignedIn>
   /** Where the browser ends its session at the server (OpenID Connect RP-Initiated Logout 1.0), if the server has that. */
-  logoutUrl(provider: string, clientId: string, state: string): Promise<string | undefined>
+  logoutUrl(provider: string, state: string): Promise<string | undefined>
 }
 
 const PROMPTS = new Set(['login', 'consent', 'select_account', 'none'])
@@ -195,12 +197,16 @@ export const createAuthorizationServer = ({
           resource: login.resource,
         })
         try {
-          const subject = reply.claims?.['sub']
+          const { sub: subject, sid } = reply.claims ?? {}
           return {
             account: accountOf(login.issuer, typeof subject === 'string' ? subject : undefined),
             clientId: login.clientId,
             claims: await claimsOf(provider, peer, reply),
             tokens: asTokens(reply),
+            serverSession:
+              peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'
+                ? { issuer: login.issuer, sid }
+                : undefined,
           }
         } catch (error) {
           await ignoringFailure(() => revokeToken(peer, reply))
@@ -249,11 +255,11 @@ export const createAuthorizationServer = ({
       }
     },
 
-    async logoutUrl(provider, clientId, state) {
-      const { metadata } = await credentials.of(provider)
+    async logoutUrl(provider, state) {
+      const { metadata, current } = await credentials.of(provider)
       if (metadata.end_session_endpoint === undefined) return undefined
       const url = new URL(metadata.end_session_endpoint)
-      url.searchParams.set('client_id', clientId)
+      url.searchParams.set('client_id', current.client_id)
       url.searchParams.set('post_logout_redirect_uri', postLogoutUrl(stage))
       url.searchParams.set('state', state)
       return url.href

@@ -1,4 +1,4 @@
-import { isShared } from './grant-record.ts'
+import { Failure } from './errors.ts'
 import type { Grant } from './grant-record.ts'
 import type { Grants } from './grants.ts'
 import { hashName } from './seal.ts'
@@ -13,6 +13,7 @@ import {
 } from './sessions.ts'
 import type { Session } from './sessions.ts'
 import type { Key, Table } from './table.ts'
+import type { Tasks } from './tasks.ts'
 
 /**
  * How sessions end, other than by time: the record goes first, so that the session is over everywhere at once; then, if no other session
@@ -23,10 +24,12 @@ export interface Endings {
   list(account: AccountId): Promise<Session[]>
   /** The session of that key is over; the session as it was, or undefined when there was none. */
   end(key: Key): Promise<Session | undefined>
+  /** The session of that key was removed; its grant is ended too, unless another session uses it. */
+  release(key: Key): Promise<void>
   /** These sessions of one account are over. */
   endAll(sessions: readonly Session[]): Promise<void>
   /** The grant is dead at the server: every session that uses it is over. */
-  buryGrant(grant: Grant): Promise<void>
+  buryGrant(grant: Pick<Grant, 'version'> & Key): Promise<void>
   /** The account has no more sessions than that; the oldest ended. How many did. */
   limit(account: AccountId, most: number): Promise<number>
   /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. How many ended. */
@@ -46,10 +49,12 @@ const CHUNK = 10
 export const createEndings = ({
   table,
   grants,
+  tasks,
   now,
 }: {
   table: Table
   grants: Pick<Grants, 'end'>
+  tasks: Tasks
   now: () => number
 }): Endings => {
   const ttl = (): number => Math.floor(now() / 1_000) + REMEMBERED_SECONDS + TTL_MARGIN_SECONDS
@@ -59,23 +64,27 @@ export const createEndings = ({
     return items.flatMap((item) => decodeSession(item) ?? []).toSorted((one, other) => one.created - other.created)
   }
 
-  /** Called after the session's record has gone, so that of several that end at once the last one sees no other. */
-  const releaseGrant = async (session: Session): Promise<void> => {
-    const own = session.grantKey.sk.slice(2) === session.key.sk.slice(2)
-    if (own) {
-      await grants.end(session.grantKey)
-      return
+  /** Called after a session's record has gone, so that of several that end at once the last one sees no other. */
+  const release = async (key: Key): Promise<void> => {
+    if ((await grants.end({ pk: key.pk, sk: `G#${key.sk.slice(2)}` })) !== undefined) return
+    const items = await table.list(key.pk, '')
+    const used = new Set(items.map((item) => item['grant']))
+    for (const item of items) {
+      const version = item['version']
+      // A sign-in since then has replaced the grant, and its new version with it.
+      if (item.sk.startsWith('G#') && !used.has(item.sk) && typeof version === 'number') await grants.end(item, version)
     }
-    const items = await table.list(session.key.pk, '')
-    const used = items.some((item) => item.sk.startsWith('S#') && item['grant'] === session.grantKey.sk)
-    const version = items.find((item) => item.sk === session.grantKey.sk)?.['version']
-    // A sign-in since then has replaced the grant, and its new version with it.
-    if (!used && typeof version === 'number') await grants.end(session.grantKey, version)
   }
 
   const end = async (key: Key): Promise<Session | undefined> => {
     const session = decodeSession(await table.remove(key))
-    if (session !== undefined) await releaseGrant(session)
+    try {
+      // Also where there was no session: an ending that was cut short here before is completed by its repetition.
+      await release(key)
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      await tasks.start({ kind: 'release', pk: key.pk, sk: key.sk })
+    }
     return session
   }
 
@@ -92,16 +101,15 @@ export const createEndings = ({
   return {
     list,
     end,
+    release,
     endAll,
 
-    async buryGrant(grant) {
-      const account = grant.key.pk.slice(2) as AccountId
-      const users = isShared(grant)
-        ? (await list(account)).filter((session) => session.grantKey.sk === grant.key.sk).map(({ key }) => key)
-        : [{ pk: grant.key.pk, sk: `S#${grant.key.sk.slice(2)}` }]
+    async buryGrant({ pk, sk, version }) {
+      const users = (await table.list(pk, 'S#')).filter((item) => item['grant'] === sk)
       // With its version, so that a grant that was replaced meanwhile stays, and its sessions with it.
-      const buried = await table.remove(grant.key, [['version', '=', grant.version]])
-      if (buried !== undefined) await table.write({ remove: users })
+      const buried = await table.remove({ pk, sk }, [['version', '=', version]])
+      if (buried !== undefined && users.length > 0)
+        await table.write({ remove: users.map((item) => ({ pk, sk: item.sk })) })
     },
 
     async limit(account, most) {

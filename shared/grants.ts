@@ -15,6 +15,8 @@ import type { Task, Tasks } from './tasks.ts'
 export interface Access {
   grant: Grant
   tokens: Tokens
+  /** Whether this caller renewed it just now. */
+  renewedHere: boolean
   renewal: Promise<unknown> | undefined
 }
 
@@ -26,7 +28,7 @@ export interface Grants {
   /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, renewal_pending, server_* */
   access(grant: Grant): Promise<Access>
   /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, renewal_pending, server_* */
-  renewed(grant: Grant): Promise<{ grant: Grant; tokens: Tokens }>
+  renewed(grant: Grant): Promise<Access>
   /** The renewal that a task was started for is carried out, if its lease is still held. */
   resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
   /** The record is gone, unless it has another version than the one given; its tokens are revoked, now or, where that fails, later. */
@@ -61,7 +63,6 @@ export const createGrants = ({
 }): Grants => {
   const seconds = (): number => Math.floor(now() / 1_000)
   const records = createGrantRecords({ sealer, settings, now })
-  const { open } = records
 
   /** Revoked at once, or handed to the background; a queue that is not to be had either is the server's expiry to solve. */
   const giveBack = async ({ provider, clientId }: Holder, tokens: Tokens): Promise<void> => {
@@ -78,9 +79,9 @@ export const createGrants = ({
     })
   }
 
-  const { takeLease, carryOut, renew } = createRenewals({ table, records, wire, giveBack, settings, now })
+  const renewals = createRenewals({ table, records, wire, giveBack, settings, now })
 
-  const renewed = async (grant: Grant): Promise<{ grant: Grant; tokens: Tokens }> => {
+  const renewed = async (grant: Grant): Promise<Access> => {
     const deadlineMs = now() + WAIT_MS
     let current = grant
     for (let pauseMs = 40; ; pauseMs = Math.min(pauseMs * 1.5, 400)) {
@@ -88,8 +89,11 @@ export const createGrants = ({
         throw new Failure('renewal_pending', { retryAfterSeconds: Math.ceil((current.retryAtMs - now()) / 1_000) })
       }
       if (current.leaseUntilMs <= now()) {
-        const outcome = await renew(current)
-        if (outcome.kind === 'renewed') return outcome
+        const outcome = await renewals.renew(current)
+        if (outcome.kind === 'renewed') {
+          const { grant: fresh, tokens } = outcome
+          return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
+        }
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
         if (outcome.kind === 'unavailable') throw new Failure(outcome.reason, { retryAfterSeconds: 1 })
       }
@@ -98,21 +102,23 @@ export const createGrants = ({
       const [item] = await table.read([grant.key])
       const read = decodeGrant(item)
       if (read === undefined) throw new Failure('grant_ended', { detail: 'the grant was ended meanwhile' })
-      if (read.version !== grant.version) return { grant: read, tokens: await open(read) }
+      if (read.version !== grant.version) {
+        return { grant: read, tokens: await records.open(read), renewedHere: false, renewal: undefined }
+      }
       current = read
     }
   }
 
   /** Renewing ahead of time, as a task of its own: nobody who holds a valid token waits for it. */
   const renewBeside = async (grant: Grant): Promise<void> => {
-    const claim = await takeLease(grant)
+    const claim = await renewals.takeLease(grant)
     if (claim.kind !== 'leased') return
     const { key, version, leaseUntilMs } = claim.grant
     await tasks.start({ kind: 'renew', pk: key.pk, sk: key.sk, version, lease_until_ms: leaseUntilMs })
   }
 
   return {
-    open,
+    open: (grant) => records.open(grant),
     renewed,
     giveBack,
 
@@ -130,25 +136,27 @@ export const createGrants = ({
     },
 
     async access(grant) {
-      const tokens = await open(grant)
-      if (seconds() < grant.freshUntil) return { grant, tokens, renewal: undefined }
-      if (seconds() >= grant.expires) return { ...(await renewed(grant)), renewal: undefined }
+      const tokens = await records.open(grant)
+      if (seconds() < grant.freshUntil) return { grant, tokens, renewedHere: false, renewal: undefined }
+      if (seconds() >= grant.expires) return await renewed(grant)
       const waits = Math.max(grant.leaseUntilMs, grant.retryAtMs) > now()
       const renewal = waits ? undefined : renewBeside(grant)
       renewal?.catch(() => undefined)
-      return { grant, tokens, renewal }
+      return { grant, tokens, renewedHere: false, renewal }
     },
 
     async resume({ pk, sk, version, lease_until_ms: leaseUntilMs }) {
       const [item] = await table.read([{ pk, sk }])
       const grant = decodeGrant(item)
       const mine = grant?.version === version && grant.leaseUntilMs === leaseUntilMs
-      return mine ? await carryOut(grant) : { kind: 'held' }
+      return mine ? await renewals.carryOut(grant) : { kind: 'held' }
     },
 
     async end(key, version) {
-      const grant = decodeGrant(await table.remove(key, version === undefined ? [] : [['version', '=', version]]))
-      if (grant !== undefined) await giveBack(grant, await open(grant))
+      const grant = decodeGrant(
+        await table.remove({ pk: key.pk, sk: key.sk }, version === undefined ? [] : [['version', '=', version]]),
+      )
+      if (grant !== undefined) await giveBack(grant, await records.open(grant))
       return grant
     },
 

@@ -39,6 +39,7 @@ export interface RegistrationRequest {
   client_name: string
   redirect_uri: string
   post_logout_redirect_uri: string
+  backchannel_logout_uri: string
   /** Left out: those of our defaults that the server announces. */
   scopes: readonly string[] | undefined
   initial_access_token: string | undefined
@@ -175,6 +176,10 @@ export const register = async (send: Send, metadata: Metadata, wanted: Registrat
         ...(metadata.end_session_endpoint === undefined
           ? {}
           : { post_logout_redirect_uris: [wanted.post_logout_redirect_uri] }),
+        ...(metadata.backchannel_logout_supported === true && {
+          backchannel_logout_uri: wanted.backchannel_logout_uri,
+          backchannel_logout_session_required: true,
+        }),
       }),
     ),
     timeoutMs: TIMEOUT_MS,

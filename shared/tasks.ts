@@ -10,6 +10,8 @@ export type Task =
   | { kind: 'renew'; pk: string; sk: string; version: number; lease_until_ms: number }
   /** Tokens of an ended grant that could not be revoked at once; sealed, for they wait in a queue. */
   | { kind: 'revoke'; provider: string; client_id: string; sealed: string }
+  /** A session's record has gone, but its grant could not be ended with it. */
+  | { kind: 'release'; pk: string; sk: string }
   /** An account has a new session; the oldest beyond the limit end. */
   | { kind: 'limit'; account: string }
 

@@ -1,0 +1,123 @@
+import { causeName, Failure, reasons } from '../shared/errors.ts'
+import type { Request } from '../shared/message.ts'
+import { hashHandle, pseudonym } from '../shared/seal.ts'
+import { sessionTicket } from '../shared/user-agent.ts'
+import { logger } from './runtime.ts'
+
+/**
+ * What operators and auditors get to read: one log line a failure and an event, with pseudonyms and never a secret; and a count of each
+ * outcome, in CloudWatch's embedded metric format, so that alarms can be set on them.
+ */
+
+/** Identical lines about one session are written once in this time, by each instance; they are counted all the same. */
+const WINDOW_MS = 60_000
+const REMEMBERED_LINES = 1_000
+
+const written = new Map<string, number>()
+
+/** Whether this line about this session was not written lately. */
+const isNews = (line: string, nowMs: number): boolean => {
+  if (nowMs - (written.get(line) ?? -WINDOW_MS) < WINDOW_MS) return false
+  written.delete(line)
+  written.set(line, nowMs)
+  const [oldest] = written.keys()
+  if (written.size > REMEMBERED_LINES && oldest !== undefined) written.delete(oldest)
+  return true
+}
+
+/** The session that a request claims to be of, as a pseudonym. */
+const sessionOf = (request: Request | undefined): { session?: string } => {
+  if (request === undefined || request.cookies.length > 8_192) return {}
+  const { ticket } = sessionTicket(request)
+  return ticket === undefined ? {} : { session: pseudonym(hashHandle(ticket.handle)) }
+}
+
+/**
+ * One more of that outcome.
+ * @see CloudWatch, "Specification: embedded metric format"
+ */
+const count = (flow: string, outcome: string): void => {
+  const metric = {
+    _aws: {
+      Timestamp: Date.now(),
+      CloudWatchMetrics: [
+        {
+          Namespace: 'Coatcheck',
+          Dimensions: [['outcome'], ['flow', 'outcome']],
+          Metrics: [{ Name: 'count', Unit: 'Count' }],
+        },
+      ],
+    },
+    flow,
+    outcome,
+    count: 1,
+  }
+  process.stdout.write(`${JSON.stringify(metric)}\n`)
+}
+
+const write = (
+  level: 'info' | 'warn' | 'error',
+  line: string,
+  entry: Record<string, string | number | boolean>,
+): void => {
+  const { session, request_id: _, ...same } = entry
+  if (session === undefined || isNews(JSON.stringify([line, session, same]), Date.now())) logger()[level](line, entry)
+}
+
+/** What was thrown, as a failure of the table; what is not of ours keeps its name and where it happened, not its words. */
+export const asFailure = (error: unknown): Failure => {
+  if (error instanceof Failure) return error
+  const frames =
+    error instanceof Error ? (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at ')) : []
+  return new Failure('internal', { detail: `${causeName(error)} ${frames.slice(0, 3).join(' ').trim()}`, cause: error })
+}
+
+/** A failure is in the log and counted: the reason and our own words, never a message of somebody else. */
+export const reportFailure = (flow: string, failure: Failure, request?: Request): void => {
+  write(reasons[failure.reason].level, 'request failed', {
+    flow,
+    reason: failure.reason,
+    ...(request === undefined ? {} : { request_id: request.id }),
+    ...sessionOf(request),
+    ...(failure.detail === undefined ? {} : { detail: failure.detail }),
+    ...(failure.cause === undefined ? {} : { cause: causeName(failure.cause) }),
+  })
+  count(flow, failure.reason)
+}
+
+/** Everything that is audited. */
+export type AuditEvent =
+  | 'signed_in'
+  | 'signed_out'
+  | 'sessions_ended'
+  | 'signed_out_by_server'
+  | 'renewed'
+  | 'grant_ended'
+  | 'revoked'
+
+/** An event is in the audit trail and counted. */
+export const audit = (
+  flow: string,
+  event: AuditEvent,
+  facts: Record<string, string | number>,
+  request?: Request,
+): void => {
+  write('info', event, {
+    audit: true,
+    flow,
+    ...(request === undefined ? {} : { request_id: request.id }),
+    ...sessionOf(request),
+    ...facts,
+  })
+  count(flow, event)
+}
+
+/** Runs what must not fail the request; a failure is reported. */
+export const bestEffort = async <T>(flow: string, request: Request, run: () => Promise<T>): Promise<T | undefined> => {
+  try {
+    return await run()
+  } catch (error) {
+    reportFailure(flow, asFailure(error), request)
+    return undefined
+  }
+}
