@@ -230,9 +230,9 @@ export class CoatcheckStack extends Stack {
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
         ],
       })
-      for (const path of flow.routes) {
+      for (const route of flow.routes) {
         const integration = new HttpLambdaIntegration(`${name}-integration`, handler)
-        api.addRoutes({ path, methods: [HttpMethod.ANY], integration })
+        api.addRoutes({ path: route, methods: [HttpMethod.ANY], integration })
       }
     }
 

@@ -61,12 +61,15 @@ export const providerSecret = (provider: string): string | undefined => {
 export const secrets = /* @__PURE__ */ once(createSecrets)
 
 const SEALING_KEYS_MAX_AGE_MS = 15 * 60_000
+/** A cookie with an invented key id must not read the secret each time. */
+const SEALING_KEYS_COOLDOWN_MS = 5_000
 
 /** Seals under the keys of the sealing secret. */
 export const sealer = /* @__PURE__ */ once(() => {
   let cached: { readMs: number; keys: Promise<SealingKeys> } | undefined
-  return createSealer(async () => {
-    if (cached === undefined || now() - cached.readMs > SEALING_KEYS_MAX_AGE_MS) {
+  return createSealer(async (again = false) => {
+    const maxAgeMs = again ? SEALING_KEYS_COOLDOWN_MS : SEALING_KEYS_MAX_AGE_MS
+    if (cached === undefined || now() - cached.readMs > maxAgeMs) {
       const read = secrets()
         .read(variable('COATCHECK_SEALING_SECRET'))
         .then((value) => parseSealingKeys(value ?? ''))

@@ -5,9 +5,10 @@ import { createResources, type CreatedResources } from './creation.ts'
 import { startCustomResources } from './custom-resources.ts'
 import { startDynamoDb } from './dynamodb.ts'
 import { createEdge, listen } from './edge.ts'
-import { accessKeyIdOf, type FunctionDefinition } from './function-environment.ts'
+import { accessKeyIdOf, type Endpoints, type FunctionDefinition } from './function-environment.ts'
 import { createFunctionPool, type FunctionPool } from './functions.ts'
 import { createHttpApi, type HttpApiRoute } from './gateway.ts'
+import { startLambdaApi } from './lambda-api.ts'
 import { createPolicyGate, type Principal, type Statement } from './policy.ts'
 import { maySend } from './resources.ts'
 import { startSecretsManager } from './secrets-manager.ts'
@@ -45,7 +46,7 @@ export interface UsedAction {
 export interface LocalStack {
   /** The origin that browsers see. */
   url: string
-  endpoints: { dynamodb: string; secretsManager: string }
+  endpoints: Endpoints
   outputs: Record<string, unknown>
   physicalId: (logicalId: string) => string
   functions: ReadonlyMap<string, FunctionPool>
@@ -54,6 +55,8 @@ export interface LocalStack {
   /** What the template's policies grant to a function. */
   statements: (logicalId: string) => readonly Statement[]
   awsCalls: readonly UsedAction[]
+  /** Resolves when nothing that functions started in the background is queued or running any more. */
+  backgroundIsIdle: () => Promise<void>
   /** Custom resources are deleted, every process and server has ended. May be called again. */
   close: () => Promise<void>
 }
@@ -104,7 +107,9 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
     closing.push(() => Promise.all(pools.map((pool) => pool.close())))
     closing.push(() => Promise.race([customResources.deleteAll(), pause(deleteLimitMs)]))
 
-    const endpoints = { dynamodb: dynamoDb.endpoint, secretsManager: secretsManager.endpoint }
+    const lambda = await startLambdaApi({ gate, functions: () => pools, ...(onLog && { onLog }) })
+    closing.push(lambda.close)
+    const endpoints = { dynamodb: dynamoDb.endpoint, secretsManager: secretsManager.endpoint, lambda: lambda.endpoint }
     const startFunction = (definition: FunctionDefinition): FunctionPool => {
       const onHttp = trace?.observeOutgoing
       const told = { ...(onLog && { onLog }), ...(onHttp && { onHttp }) }
@@ -126,6 +131,7 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
       statements: (logicalId) =>
         principals.get(accessKeyIdOf(lookUp(created.functions, logicalId).definition.logicalId))?.statements ?? [],
       awsCalls,
+      backgroundIsIdle: lambda.idle,
       close,
     }
   } catch (error) {
