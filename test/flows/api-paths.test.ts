@@ -34,7 +34,13 @@ afterAll(async () => {
 /** Sends a path as it stands; what was answered, and the path of the call that reached the resource server, if one did. */
 const call = async (path: string) => {
   const before = resourceServer.requests.length
-  const reply = await tab.raw({ path, headers: [['X-CSRF', '1'], ['Accept', '*/*']] }) // prettier-ignore
+  const reply = await tab.raw({
+    path,
+    headers: [
+      ['X-CSRF', '1'],
+      ['Accept', '*/*'],
+    ],
+  })
   const reached = resourceServer.requests.slice(before).map((request) => request.path)
   expect(reached.length).toBeLessThanOrEqual(1)
   return { reply, reached: reached[0] }

@@ -39,7 +39,7 @@ const signedIn = async (user = 'Ada') => {
   await signIn(tab, { user })
   return tab
 }
-const lastCall = () => resourceServer.requests.at(-1) ?? expect.fail('no call reached the resource server')
+const lastCall = () => resourceServer.lastCall()
 const problem = (status: number, code: string) =>
   expect.objectContaining({ status, code, title: expect.any(String), request_id: expect.any(String) })
 
@@ -206,10 +206,20 @@ describe('a call is refused before anything is asked of the resource server', ()
     ['no proof', []],
     ['an empty proof', [['X-CSRF', '']]],
     ['another proof', [['X-CSRF', 'true']]],
-    ['a proof that stands twice', [['X-CSRF', '1'], ['X-CSRF', '1']]], // prettier-ignore
-    ...['cross-site', 'same-site', 'none', 'same-origin, same-origin', ''].map(
-      (site): [string, [string, string][]] => [`site ${site}`, [['X-CSRF', '1'], ['Sec-Fetch-Site', site]]], // prettier-ignore
-    ),
+    [
+      'a proof that stands twice',
+      [
+        ['X-CSRF', '1'],
+        ['X-CSRF', '1'],
+      ],
+    ],
+    ...['cross-site', 'same-site', 'none', 'same-origin, same-origin', ''].map((site): [string, [string, string][]] => [
+      `site ${site}`,
+      [
+        ['X-CSRF', '1'],
+        ['Sec-Fetch-Site', site],
+      ],
+    ]),
     ...[
       'null',
       '',
@@ -217,9 +227,13 @@ describe('a call is refused before anything is asked of the resource server', ()
       'http://localhost.evil.example',
       'https://evil.example',
       'http://evil@localhost',
-    ].map(
-      (origin): [string, [string, string][]] => [`origin ${origin}`, [['X-CSRF', '1'], ['Origin', origin]]], // prettier-ignore
-    ),
+    ].map((origin): [string, [string, string][]] => [
+      `origin ${origin}`,
+      [
+        ['X-CSRF', '1'],
+        ['Origin', origin],
+      ],
+    ]),
   ])('%s', async (_, headers) => {
     const tab = await signedIn()
     for (const method of ['GET', 'POST']) {

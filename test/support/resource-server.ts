@@ -3,11 +3,21 @@ import { json, startRecordingServer, type Received } from './server.ts'
 import type { StrictAuthorizationServer } from './authorization-server.ts'
 
 /** Starts a resource server on `127.0.0.1` that takes every call, whatever its token, records it and answers 200 with JSON. */
-export const startRecordingResourceServer = () =>
-  startRecordingServer<'call'>(
+export const startRecordingResourceServer = async () => {
+  const server = await startRecordingServer<'call'>(
     () => 'call',
     () => json(200, { ok: true }),
   )
+  return {
+    ...server,
+    /** The latest call. @throws an Error where none has come */
+    lastCall: () => {
+      const call = server.requests.at(-1)
+      if (!call) throw new Error('no call has reached the resource server')
+      return call
+    },
+  }
+}
 
 /** A recording resource server that runs. */
 export type RecordingResourceServer = Awaited<ReturnType<typeof startRecordingResourceServer>>
