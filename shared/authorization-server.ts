@@ -132,12 +132,6 @@ export const createAuthorizationServer = ({
     )
   }
 
-  const revokeToken = async (peer: Peer, tokens: Pick<Tokens, 'access_token' | 'refresh_token'>): Promise<void> => {
-    // Revoking the refresh token ends the access token too (RFC 7009 section 2.1); one call is enough.
-    if (tokens.refresh_token === undefined) await oauth.revoke(peer, tokens.access_token, 'access_token')
-    else await oauth.revoke(peer, tokens.refresh_token, 'refresh_token')
-  }
-
   const checked = (
     peer: Peer,
     parameters: URLSearchParams,
@@ -202,7 +196,7 @@ export const createAuthorizationServer = ({
             tokens: asTokens(reply),
           }
         } catch (error) {
-          await ignoringFailure(() => revokeToken(peer, reply))
+          await ignoringFailure(() => oauth.revoke(peer, reply))
           throw error
         }
       }),
@@ -214,7 +208,7 @@ export const createAuthorizationServer = ({
           const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
-            await ignoringFailure(() => revokeToken(peer, reply))
+            await ignoringFailure(() => oauth.revoke(peer, reply))
             return { kind: 'refused' }
           }
           return { kind: 'refreshed', tokens: { ...asTokens(reply), id_token: reply.id_token ?? tokens.id_token } }
@@ -238,7 +232,7 @@ export const createAuthorizationServer = ({
     },
 
     revoke: (grant, tokens) =>
-      ignoringFailure(() => withClient(grant.provider, grant.clientId, (peer) => revokeToken(peer, tokens))),
+      ignoringFailure(() => withClient(grant.provider, grant.clientId, (peer) => oauth.revoke(peer, tokens))),
 
     async logoutUrl(provider, clientId, state) {
       const { metadata } = await credentials.of(provider)
