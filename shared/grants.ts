@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
-import { Failure } from './errors.ts'
+import { Failure, reasons } from './errors.ts'
 import type { Reason } from './errors.ts'
 import type { Sealer } from './seal.ts'
 import type { Item, Key, Table } from './table.ts'
@@ -65,7 +65,7 @@ export interface GrantWire {
 export interface Access {
   grant: Grant
   tokens: Tokens
-  renewal: Promise<unknown> | undefined
+  renewal: Promise<Renewed> | undefined
 }
 
 export interface Grants {
@@ -110,6 +110,10 @@ export const decodeGrant = (item: Item | undefined): Grant | undefined => {
     sealed,
   }
 }
+
+/** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
+const notNow = (reason: Reason): Failure =>
+  new Failure(reasons[reason].status === 503 ? reason : 'server_failed', { detail: reason, retryAfterSeconds: 1 })
 
 /**
  * Grants in that table.
@@ -232,7 +236,7 @@ export const createGrants = ({
         const outcome = await renew(current)
         if (outcome.kind === 'renewed') return outcome
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
-        if (outcome.kind === 'unavailable') throw new Failure(outcome.reason, { retryAfterSeconds: 1 })
+        if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
       }
       if (now() + pauseMs > deadlineMs) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
       await delay(pauseMs * (0.5 + Math.random()))
