@@ -26,7 +26,9 @@ export const api =
 
     return await endingWithGrant(live, deps.sessions, async () => {
       const { grant, tokens, renewal } = await deps.grants.access(live.grant)
-      const beside = Promise.allSettled([renewal, deps.sessions.touch(live.session)])
+      // The server's word that the grant is over counts at once, also while the token at hand still works.
+      const ending = renewal?.then((renewed) => (renewed.kind === 'ended' ? deps.sessions.discard(live) : undefined))
+      const beside = Promise.allSettled([ending, deps.sessions.touch(live.session)])
       try {
         const reply = await forward(deps.send, call, request, tokens.access_token)
         if (reply.status !== 401 || tokens.refresh_token === undefined) return reply
