@@ -55,6 +55,7 @@ const enter = async (
       grant: (key, ttl) => deps.grants.newItem(key, { provider, ttl, ...signedIn }),
       claims: signedIn.claims,
       userAgent: request.headers['user-agent'] ?? '',
+      endsBy: signedIn.tokens.refresh_token === undefined ? signedIn.tokens.expires : undefined,
       replaces,
     })
     cookie = setSessionCookie(started.ticket, started.maxAgeSeconds)

@@ -39,6 +39,8 @@ export interface NewSession {
   grant: (key: Key, ttl: number) => Promise<Item>
   claims: Claims
   userAgent: string
+  /** When the session ends at the latest, in seconds since the epoch; set where its tokens cannot be renewed beyond that. */
+  endsBy: number | undefined
   /** The session that this browser had before; it ends with the same write. */
   replaces: Key | undefined
 }
@@ -105,12 +107,12 @@ export const createSessions = ({
     spendLogin: (state, expires) =>
       table.create({ pk: `C#${hashState(state)}`, sk: '-', format: FORMAT, ttl: expires + TTL_MARGIN_SECONDS }),
 
-    async start({ account, grant, claims, userAgent, replaces }) {
+    async start({ account, grant, claims, userAgent, endsBy = Infinity, replaces }) {
       const handle = newHandle()
       const key = sessionKey(account, hashHandle(handle))
       const grantKey = grantKeyOf(key)
       const created = seconds()
-      const absoluteEnd = created + settings.absolute_seconds
+      const absoluteEnd = Math.min(created + settings.absolute_seconds, endsBy)
       const ttl = absoluteEnd + TTL_MARGIN_SECONDS
       const kept = JSON.stringify({ claims, user_agent: userAgent.slice(0, USER_AGENT_LIMIT_CHARACTERS) })
       const session: Item = {
@@ -129,7 +131,7 @@ export const createSessions = ({
         put: [await grant(grantKey, ttl), session],
         remove: replaces === undefined ? [] : [replaces],
       })
-      return { ticket: { account, handle }, maxAgeSeconds: settings.absolute_seconds }
+      return { ticket: { account, handle }, maxAgeSeconds: absoluteEnd - created }
     },
 
     async find({ account, handle }) {
