@@ -1,4 +1,4 @@
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { buildSync } from 'esbuild'
@@ -20,11 +20,15 @@ export interface Bundles {
   metafile: Metafile
 }
 
-/** The entry files are bundled, each under the name it is given, into `outdir` or a fresh temporary folder. */
-export const bundle = (
-  entries: Readonly<Record<string, string>>,
-  outdir = mkdtempSync(path.join(tmpdir(), 'coatcheck-bundles-')),
-): Bundles => {
+/** A folder that goes when this process ends; the CDK app copies what it needs from it. */
+const temporaryFolder = (): string => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'coatcheck-bundles-'))
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** The entry files are bundled, each under the name it is given, into `outdir` or a temporary folder. */
+export const bundle = (entries: Readonly<Record<string, string>>, outdir = temporaryFolder()): Bundles => {
   const { metafile } = buildSync({
     absWorkingDir: root,
     entryPoints: Object.entries(entries).map(([name, file]) => ({ in: file, out: `${name}/index` })),

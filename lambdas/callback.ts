@@ -64,6 +64,7 @@ const enter = async (
       grant: (key, ttl) => deps.grants.place(key, { provider, clientId, tokens, ttl, shared: sharedGrant }),
       claims: signedIn.claims,
       user_agent: request.headers['user-agent'] ?? '',
+      endsBy: tokens.refresh_token === undefined ? tokens.expires : undefined,
       serverSession: signedIn.serverSession,
       loginStartedMs: login.started_ms,
       replaces,

@@ -135,12 +135,6 @@ export const createAuthorizationServer = ({
     )
   }
 
-  const revokeToken = async (peer: Peer, tokens: Pick<Tokens, 'access_token' | 'refresh_token'>): Promise<void> => {
-    // Revoking the refresh token ends the access token too (RFC 7009 section 2.1); one call is enough.
-    if (tokens.refresh_token === undefined) await oauth.revoke(peer, tokens.access_token, 'access_token')
-    else await oauth.revoke(peer, tokens.refresh_token, 'refresh_token')
-  }
-
   const checked = (
     peer: Peer,
     parameters: URLSearchParams,
@@ -209,7 +203,7 @@ export const createAuthorizationServer = ({
                 : undefined,
           }
         } catch (error) {
-          await ignoringFailure(() => revokeToken(peer, reply))
+          await ignoringFailure(() => oauth.revoke(peer, reply))
           throw error
         }
       }),
@@ -221,7 +215,7 @@ export const createAuthorizationServer = ({
           const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
-            await ignoringFailure(() => revokeToken(peer, reply))
+            await ignoringFailure(() => oauth.revoke(peer, reply))
             return { kind: 'refused' }
           }
           return { kind: 'refreshed', tokens: { ...asTokens(reply), id_token: reply.id_token ?? tokens.id_token } }
@@ -246,7 +240,7 @@ export const createAuthorizationServer = ({
 
     async revoke({ provider, clientId }, tokens) {
       try {
-        await withClient(provider, clientId, (peer) => revokeToken(peer, tokens))
+        await withClient(provider, clientId, (peer) => oauth.revoke(peer, tokens))
         return true
       } catch (error) {
         if (!(error instanceof Failure)) throw error

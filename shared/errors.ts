@@ -114,9 +114,7 @@ export const reasons = {
   issuer_mismatch: login,
   code_missing: login,
   code_rejected: login,
-  id_token_missing: login,
   id_token_invalid: login,
-  subject_mismatch: login,
   login_denied: {
     status: 403,
     code: 'login_denied',

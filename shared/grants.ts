@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
-import { Failure } from './errors.ts'
+import { Failure, reasons } from './errors.ts'
+import type { Reason } from './errors.ts'
 import { createGrantRecords, decodeGrant, GRANT_FORMAT } from './grant-record.ts'
 import type { Grant, Holder, Tokens } from './grant-record.ts'
 import { createRenewals } from './renewal.ts'
@@ -41,6 +42,10 @@ export interface Grants {
 
 /** How long a caller without a valid token waits for another one's renewal. */
 const WAIT_MS = 8_000
+
+/** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
+const notNow = (reason: Reason): Failure =>
+  new Failure(reasons[reason].status === 503 ? reason : 'server_failed', { detail: reason, retryAfterSeconds: 1 })
 
 /**
  * Grants in that table.
@@ -95,7 +100,7 @@ export const createGrants = ({
           return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
         }
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
-        if (outcome.kind === 'unavailable') throw new Failure(outcome.reason, { retryAfterSeconds: 1 })
+        if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
       }
       if (now() + pauseMs > deadlineMs) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
       await delay(pauseMs * (0.5 + Math.random()))

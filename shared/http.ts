@@ -102,6 +102,8 @@ export const createSend = ({ keepAlive }: { keepAlive: boolean }): Send => {
         else socket.once(tls ? 'secureConnect' : 'connect', () => (connected = true))
       })
       request.on('error', (error) => fail(new HttpFault(connected ? 'broken' : 'unreachable', error)))
+      // Nobody asked for another protocol, and without this the call would wait for its deadline.
+      request.on('upgrade', () => fail(new HttpFault('broken')))
       request.on('response', (response) => {
         const chunks: Uint8Array[] = []
         let size = 0

@@ -1,4 +1,5 @@
 import * as oauth from 'oauth4webapi'
+import { checkAuthorizationResponse, errorCode } from './authorization-response.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
 import { HttpFault } from './http.ts'
@@ -49,38 +50,28 @@ export interface OAuth {
   refresh(peer: Peer, refreshToken: string, resource: string | undefined): Promise<TokenReply>
   /** Claims of the UserInfo endpoint, whose subject is the ID token's. */
   userInfo(peer: Peer, accessToken: string, subject: string): Promise<Readonly<Record<string, unknown>>>
-  /** The token is revoked, if the server can (RFC 7009). */
-  revoke(peer: Peer, token: string, hint: 'access_token' | 'refresh_token'): Promise<void>
+  /** The tokens are revoked, if the server can (RFC 7009). */
+  revoke(peer: Peer, tokens: Pick<TokenReply, 'access_token' | 'refresh_token'>): Promise<void>
 }
 
-/** The error code of an OAuth error reply, cut to the characters that RFC 6749 allows. */
-const errorCode = (value: unknown): string =>
-  typeof value === 'string' ? value.replace(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, '').slice(0, 64) : ''
-
-const faultReason = (fault: HttpFault): Reason => {
-  switch (fault.kind) {
-    case 'unreachable':
-      return 'server_unreachable'
-    case 'timeout':
-      return 'server_timeout'
-    case 'broken':
-      return 'server_failed'
-    case 'too_large':
-      return 'token_reply_invalid'
-  }
+const faultReasons: Record<HttpFault['kind'], Reason> = {
+  unreachable: 'server_unreachable',
+  timeout: 'server_timeout',
+  broken: 'server_failed',
+  too_large: 'token_reply_invalid',
 }
 
 /**
  * Calls at authorization servers over `send`.
  * @throws server_unreachable, server_timeout, server_failed, server_refused, client_rejected, code_rejected,
- *   token_reply_invalid, id_token_missing, id_token_invalid, userinfo_invalid
+ *   token_reply_invalid, id_token_invalid, userinfo_invalid
  */
 export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: number; now: () => number }): OAuth => {
   const jwksCaches = new Map<string, oauth.JWKSCacheInput>()
 
-  /** The library's fetch: `check` sees a JSON object of status 200 first and says what the library gets instead. */
+  /** The library's fetch: `check`, where there is one, sees what came with status 200 first and says what the library gets instead. */
   const fetchWith =
-    (check: (body: Record<string, unknown>) => Record<string, unknown> = (body) => body) =>
+    (check?: (body: Record<string, unknown>) => Record<string, unknown>) =>
     async (
       url: string,
       init: { method: string; headers: Record<string, string>; body?: unknown },
@@ -96,7 +87,8 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
           maxBytes: LIMIT_BYTES,
         })
       } catch (error) {
-        if (error instanceof HttpFault) throw new Failure(faultReason(error), { cause: error, retryAfterSeconds: 1 })
+        if (error instanceof HttpFault)
+          throw new Failure(faultReasons[error.kind], { cause: error, retryAfterSeconds: 1 })
         throw error
       }
       if (reply.status >= 500 || reply.status === 429) {
@@ -105,7 +97,8 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
       const body = jsonObject(reply)
       // Some servers answer errors with 200; the library must see what it is.
       const status = reply.status === 200 && body?.['error'] !== undefined ? 400 : reply.status
-      const checked = status === 200 && body !== undefined ? check(body) : body
+      // The library would parse whatever it can, whatever its content type.
+      const checked = status === 200 && check !== undefined ? check(body ?? {}) : body
       const empty = status === 204 || status === 304
       return new Response(empty ? null : checked === undefined ? Buffer.from(reply.body) : JSON.stringify(checked), {
         status: status >= 200 && status <= 599 ? status : 502,
@@ -155,8 +148,8 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     if (error instanceof oauth.OperationProcessingError || error instanceof oauth.UnsupportedOperationError) {
       const code = error.code ?? ''
       if (code === oauth.RESPONSE_IS_NOT_CONFORM) throw new Failure('server_refused', { detail: 'not an OAuth reply' })
-      const claims = ['JWT_', 'JSON_ATTRIBUTE', 'KEY_SELECTION'].some((part) => code.includes(part))
-      throw new Failure(claims ? 'id_token_invalid' : invalid, { detail: `${code} ${error.message.slice(0, 120)}` })
+      const reason = code === oauth.RESPONSE_IS_NOT_JSON ? 'token_reply_invalid' : invalid
+      throw new Failure(reason, { detail: `${code} ${error.message.slice(0, 120)}` })
     }
     throw new Failure(invalid, { cause: error })
   }
@@ -178,7 +171,12 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     claims: oauth.getValidatedIdTokenClaims(result),
   })
 
-  const checkSignature = async (peer: Peer, response: Response): Promise<void> => {
+  /** What the library leaves to its caller: the token names somebody, is of this login's time, and its signature is right. */
+  const checkIdToken = async (peer: Peer, response: Response, claims: TokenReply['claims']): Promise<void> => {
+    if (claims?.['sub'] === '') throw new Failure('id_token_invalid', { detail: 'sub is empty' })
+    const ageSeconds = now() / 1_000 - Number(claims?.['iat'])
+    if (!(ageSeconds > -CLOCK_TOLERANCE_SECONDS && ageSeconds < ID_TOKEN_MAX_AGE_SECONDS))
+      throw new Failure('id_token_invalid', { detail: 'iat is not recent' })
     if (peer.metadata.jwks_uri === undefined)
       throw new Failure('id_token_invalid', { detail: 'the server has no jwks_uri' })
     const cache = jwksCaches.get(peer.metadata.jwks_uri) ?? {}
@@ -189,26 +187,26 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     })
   }
 
+  const revoke: OAuth['revoke'] = (peer, { access_token: access, refresh_token: refresh }) =>
+    guarded('server_refused', async () => {
+      if (peer.metadata.revocation_endpoint === undefined) return
+      // Revoking the refresh token ends the access token too (RFC 7009 section 2.1); one call is enough.
+      const response = await oauth.revocationRequest(
+        asServer(peer),
+        asClient(peer),
+        authentication(peer),
+        refresh ?? access,
+        {
+          ...options(peer),
+          additionalParameters: { token_type_hint: refresh === undefined ? 'access_token' : 'refresh_token' },
+        },
+      )
+      await oauth.processRevocationResponse(response)
+    })
+
   return {
     checkCallback(peer, parameters, state) {
-      for (const name of ['code', 'state', 'iss', 'error']) {
-        if (parameters.getAll(name).length > 1) throw new Failure('parameter_duplicated', { detail: name })
-      }
-      const iss = parameters.get('iss')
-      if (
-        iss === null
-          ? peer.metadata.authorization_response_iss_parameter_supported === true
-          : iss !== peer.metadata.issuer
-      ) {
-        throw new Failure('issuer_mismatch')
-      }
-      const error = parameters.get('error')
-      if (error !== null && parameters.has('code'))
-        throw new Failure('request_invalid', { detail: 'both code and error' })
-      if (error === 'access_denied') throw new Failure('login_denied')
-      if (error !== null) throw new Failure('authorization_error', { detail: errorCode(error) })
-      const code = parameters.get('code')
-      if (code === null || !/^[\x20-\x7e]{1,4096}$/.test(code)) throw new Failure('code_missing')
+      checkAuthorizationResponse(parameters, peer.metadata)
       try {
         return oauth.validateAuthResponse(asServer(peer), asClient(peer), parameters, state)
       } catch (cause) {
@@ -229,36 +227,37 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         return result.request_uri
       }),
 
-    redeem: (peer, parameters, login) =>
-      guarded('token_reply_invalid', async () => {
-        const response = await oauth.authorizationCodeGrantRequest(
-          asServer(peer),
-          asClient(peer),
-          authentication(peer),
-          parameters,
-          login.redirect_uri,
-          login.code_verifier,
-          {
-            ...options(peer, checkTokenReply),
-            ...(login.resource === undefined ? {} : { additionalParameters: { resource: login.resource } }),
-          },
+    async redeem(peer, parameters, login) {
+      let issued: ReturnType<typeof checkTokenReply> | undefined
+      try {
+        const response = await guarded('token_reply_invalid', () =>
+          oauth.authorizationCodeGrantRequest(
+            asServer(peer),
+            asClient(peer),
+            authentication(peer),
+            parameters,
+            login.redirect_uri,
+            login.code_verifier,
+            {
+              ...options(peer, (body) => (issued = checkTokenReply(body))),
+              ...(login.resource === undefined ? {} : { additionalParameters: { resource: login.resource } }),
+            },
+          ),
         )
-        const openid = login.nonce !== undefined
-        const result = await oauth.processAuthorizationCodeResponse(asServer(peer), asClient(peer), response, {
-          requireIdToken: openid,
-          ...(login.nonce === undefined ? {} : { expectedNonce: login.nonce }),
+        return await guarded('id_token_invalid', async () => {
+          const expected = login.nonce === undefined ? {} : { requireIdToken: true, expectedNonce: login.nonce }
+          const reply = asTokenReply(
+            await oauth.processAuthorizationCodeResponse(asServer(peer), asClient(peer), response, expected),
+          )
+          if (login.nonce !== undefined) await checkIdToken(peer, response, reply.claims)
+          return reply
         })
-        const reply = asTokenReply(result)
-        if (openid) {
-          const issuedAt = Number(reply.claims?.['iat'])
-          const ageSeconds = now() / 1_000 - issuedAt
-          if (!(ageSeconds > -CLOCK_TOLERANCE_SECONDS && ageSeconds < ID_TOKEN_MAX_AGE_SECONDS)) {
-            throw new Failure('id_token_invalid', { detail: 'iat is not recent' })
-          }
-          await checkSignature(peer, response)
-        }
-        return reply
-      }),
+      } catch (error) {
+        // Nobody will have these tokens, since it cannot be told whose they are.
+        if (issued !== undefined) await revoke(peer, issued).catch(() => undefined)
+        throw error
+      }
+    },
 
     refresh: (peer, refreshToken, resource) =>
       guarded('token_reply_invalid', async () => {
@@ -281,14 +280,6 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         return await oauth.processUserInfoResponse(asServer(peer), asClient(peer), subject, response)
       }),
 
-    revoke: (peer, token, hint) =>
-      guarded('server_refused', async () => {
-        if (peer.metadata.revocation_endpoint === undefined) return
-        const response = await oauth.revocationRequest(asServer(peer), asClient(peer), authentication(peer), token, {
-          ...options(peer),
-          additionalParameters: { token_type_hint: hint },
-        })
-        await oauth.processRevocationResponse(response)
-      }),
+    revoke,
   }
 }

@@ -52,7 +52,7 @@ export const resolveCall = (stage: Stage, request: Request): Call => {
   if (url.origin !== target.origin || !url.pathname.startsWith(target.pathname)) throw new Failure('path_invalid')
   // Only characters that no parser of a request line splits at.
   if (!/^[\x21-\x7e]*$/.test(request.rawQuery) || request.rawQuery.includes('#')) throw new Failure('request_invalid')
-  if (request.rawQuery !== '') url.search = request.rawQuery
+  if (request.rawQuery !== '') url.search = `?${request.rawQuery}`
   return { api, url }
 }
 
@@ -158,7 +158,12 @@ const rewrittenLocation = (call: Call, location: string, prefix: string): string
   return `${prefix}${url.pathname.slice(target.pathname.length)}${url.search}${url.hash}`
 }
 
-const replyHeaders = (call: Call, reply: IncomingReply, prefix: string): Record<string, string> => {
+const replyHeaders = (
+  call: Call,
+  reply: IncomingReply,
+  prefix: string,
+  accessToken: string,
+): Record<string, string> => {
   const connection = reply.headers
     .filter(([name]) => name.toLowerCase() === 'connection')
     .flatMap(([, value]) => value.split(','))
@@ -166,6 +171,8 @@ const replyHeaders = (call: Call, reply: IncomingReply, prefix: string): Record<
   const headers: Record<string, string> = {}
   for (const [spelling, value] of reply.headers) {
     const name = spelling.toLowerCase()
+    // Some servers echo what they got; tokens never reach the browser.
+    if (value.includes(accessToken)) continue
     if (name === 'location') {
       const location = rewrittenLocation(call, value, prefix)
       if (location !== undefined) headers['location'] = location
@@ -219,7 +226,7 @@ export const forward = async (send: Send, call: Call, request: Request, accessTo
     throw new Failure('resource_server_invalid', { detail: `status ${reply.status}` })
   return {
     status: reply.status,
-    headers: replyHeaders(call, reply, `/api/${request.pathParameters['api'] ?? ''}/`),
+    headers: replyHeaders(call, reply, `/api/${request.pathParameters['api'] ?? ''}/`, accessToken),
     body: reply.body,
   }
 }

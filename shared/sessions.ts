@@ -52,6 +52,8 @@ export interface NewSession extends Kept {
   serverSession: { issuer: string; sid: string } | undefined
   /** When the login began, in milliseconds since the epoch: a logout of the user or of the server's session since then wins. */
   loginStartedMs: number
+  /** When the session ends at the latest, in seconds since the epoch; set where its tokens cannot be renewed beyond that. */
+  endsBy: number | undefined
   /** The session that this browser had before; it ends with the same write. */
   replaces: Key | undefined
 }
@@ -147,12 +149,12 @@ export const createSessions = ({
       table.create({ pk: `C#${hashState(state)}`, sk: '-', format: FORMAT, ttl: expires + TTL_MARGIN_SECONDS }),
 
     async start(from) {
-      const { account, provider, serverSession, replaces } = from
+      const { account, provider, serverSession, endsBy = Infinity, replaces } = from
       const handle = newHandle()
       const key = sessionKey(account, hashHandle(handle))
       const grantKey = from.sharedGrant ? sharedGrantKey(key.pk, provider) : ownGrantKey(key)
       const created = seconds()
-      const absoluteEnd = created + settings.absolute_seconds
+      const absoluteEnd = Math.min(created + settings.absolute_seconds, endsBy)
       const ttl = absoluteEnd + TTL_MARGIN_SECONDS
       const kept: Kept = { claims: from.claims, user_agent: from.user_agent.slice(0, USER_AGENT_LIMIT_CHARACTERS) }
       const session: Item = {
@@ -192,7 +194,7 @@ export const createSessions = ({
         ...(replaces === undefined ? [] : [{ remove: replaces }]),
       ])
       if (!started) throw new Failure('login_overtaken')
-      return { ticket: { account, handle }, maxAgeSeconds: settings.absolute_seconds }
+      return { ticket: { account, handle }, maxAgeSeconds: absoluteEnd - created }
     },
 
     async find({ account, handle }) {

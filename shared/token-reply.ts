@@ -17,23 +17,41 @@ const lifetime = (value: unknown): number | undefined => {
   return Math.floor(number)
 }
 
+/** The members of a token reply that Coatcheck reads. */
+export type CheckedTokenReply = {
+  access_token: string
+  refresh_token: string | undefined
+  scope: string | undefined
+  expires_in: number
+  /** `token_type` and, where it came, `id_token`, which the OAuth library checks. */
+  [member: string]: unknown
+}
+
+const token = (body: Record<string, unknown>, name: string): string => {
+  const value = body[name]
+  if (typeof value === 'string' && TOKEN.test(value)) return value
+  throw new Failure('token_reply_invalid', { detail: `${name} is missing or malformed` })
+}
+
 /**
  * The members of a token reply that Coatcheck reads, with nothing in them that could be misread: tokens that a header can carry, type Bearer,
  * a lifetime in whole seconds.
  * @throws token_reply_invalid
  * @see RFC 6749 section 5.1
  */
-export const checkTokenReply = (body: Record<string, unknown>): Record<string, unknown> => {
-  for (const name of ['access_token', 'refresh_token']) {
-    const token = body[name]
-    if ((name === 'refresh_token' && token === undefined) || (typeof token === 'string' && TOKEN.test(token))) continue
-    throw new Failure('token_reply_invalid', { detail: `${name} is missing or malformed` })
-  }
+export const checkTokenReply = (body: Record<string, unknown>): CheckedTokenReply => {
+  const access = token(body, 'access_token')
+  const refresh = body['refresh_token'] === undefined ? undefined : token(body, 'refresh_token')
   if (typeof body['token_type'] !== 'string' || body['token_type'].toLowerCase() !== 'bearer') {
     throw new Failure('token_reply_invalid', { detail: 'token_type is not Bearer' })
   }
-  const members = ['access_token', 'token_type', 'refresh_token', 'id_token', 'scope'].flatMap((name) =>
+  const scope = body['scope'] ?? undefined
+  if (scope !== undefined && typeof scope !== 'string') {
+    throw new Failure('token_reply_invalid', { detail: 'scope is not a string' })
+  }
+  const others = ['token_type', 'id_token'].flatMap((name) =>
     body[name] === undefined || body[name] === null ? [] : [[name, body[name]] as const],
   )
-  return { ...Object.fromEntries(members), expires_in: lifetime(body['expires_in']) ?? DEFAULT_LIFETIME_SECONDS }
+  const expires_in = lifetime(body['expires_in']) ?? DEFAULT_LIFETIME_SECONDS
+  return { access_token: access, refresh_token: refresh, scope, ...Object.fromEntries(others), expires_in }
 }

@@ -209,7 +209,8 @@ export const resolveReturnTo = (value: string, stage: Stage): string => {
   if (!isLocalPath(local)) return refuse()
   const url = new URL(local, base)
   if (url.origin !== base || url.href !== base + local) return refuse()
-  if (base === stage.origin && /^\/bff(\/|$)/i.test(url.pathname)) return refuse()
+  const path = url.pathname.replace(/%[\da-f]{2}/gi, (escape) => String.fromCharCode(Number(`0x${escape.slice(1)}`)))
+  if (base === stage.origin && /^\/bff(\/|$)/i.test(path)) return refuse()
   return url.href
 }
 

@@ -142,6 +142,9 @@ describe('the authorization response', () => {
 
 describe('the token endpoint', () => {
   const big = `{"access_token":"${'a'.repeat(300_000)}"}`
+  const typed =
+    (type: string | undefined): Fault =>
+    async (proceed) => ({ ...(await proceed()), headers: type === undefined ? {} : { 'Content-Type': type } })
   const jsonType = { 'Content-Type': 'application/json' }
   const invalid: [status: number, code: string] = [502, 'authorization_server_invalid']
   const unavailable: [status: number, code: string] = [503, 'authorization_server_unavailable']
@@ -179,6 +182,8 @@ describe('the token endpoint', () => {
       invalid,
     ],
     ['a JWT', faults.instead({ status: 200, headers: { 'Content-Type': 'application/jwt' }, body: 'a.b.c' }), invalid],
+    ['JSON that is called a web page', typed('text/html'), invalid],
+    ['JSON that is called nothing', typed(undefined), invalid],
     ['a broken connection', faults.reset, unavailable],
     ['nothing, having done it', faults.lost, unavailable],
     ['nothing in time', faults.hung, unavailable],

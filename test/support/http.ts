@@ -22,12 +22,20 @@ export type Exchange = {
   headers: HeaderLines
   body?: string | Uint8Array | undefined
   signal?: AbortSignal | undefined
+  /** How long the whole answer may take. */
+  deadlineMs?: number
 }
 
-const answerDeadlineMs = 25_000
-
 /** Sends one request on a connection of its own and resolves with the whole answer; redirects are not followed. */
-export const exchange = ({ origin, method, path, headers, body, signal }: Exchange): Promise<Reply> => {
+export const exchange = ({
+  origin,
+  method,
+  path,
+  headers,
+  body,
+  signal,
+  deadlineMs = 25_000,
+}: Exchange): Promise<Reply> => {
   const { promise, resolve, reject } = Promise.withResolvers<Reply>()
   const target = new URL(origin)
   const named = new Set(headers.map(([name]) => name.toLowerCase()))
@@ -45,7 +53,7 @@ export const exchange = ({ origin, method, path, headers, body, signal }: Exchan
     path,
     headers: lines.flatMap(([name, value]) => [name, Buffer.from(value, 'utf8').toString('latin1')]),
     agent: false,
-    signal: AbortSignal.any([AbortSignal.timeout(answerDeadlineMs), ...(signal ? [signal] : [])]),
+    signal: AbortSignal.any([AbortSignal.timeout(deadlineMs), ...(signal ? [signal] : [])]),
   })
   outgoing.on('error', reject)
   outgoing.on('response', (incoming) => {

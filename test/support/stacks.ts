@@ -44,6 +44,8 @@ export type LogLine = { functionName: string; line: string }
 
 const localStage = join(import.meta.dirname, '../../infra/stages/local.json')
 const attempts = 3
+/** The first synthesis of a run loads the CDK, beside other tests. */
+const synthesisLimitMs = 55_000
 
 const page: RequestListener = (_, response) => {
   const links = '<a href="/bff/login">Sign in</a> <a href="/bff/logout">Sign out</a>'
@@ -62,7 +64,8 @@ const freePort = async (): Promise<number> => {
 /** The cloud assembly of a stage file, made by the run's one warm process; resolves with its folder. */
 export const synthesizeStage = async (stage: unknown): Promise<string> => {
   const body = JSON.stringify(stage)
-  const reply = await exchange({ origin: inject('synthesizer'), method: 'POST', path: '/', headers: [], body })
+  const request = { origin: inject('synthesizer'), method: 'POST', path: '/', headers: [], body }
+  const reply = await exchange({ ...request, deadlineMs: synthesisLimitMs })
   if (reply.status !== 200) throw new Error(`the stage does not synthesize: ${reply.text}`)
   return String(reply.json()['assembly'])
 }

@@ -1,0 +1,54 @@
+import { DynamoDBClient, paginateScan, UpdateItemCommand, type AttributeValue } from '@aws-sdk/client-dynamodb'
+import { REGION } from '../../infra/local/aws-call.ts'
+import { operatorAccessKeyId, type LocalStack } from '../../infra/local/stack.ts'
+
+type StoredItem = Record<string, AttributeValue>
+
+/**
+ * The records of a running stack's table in an operator's hands. `age` sets plain attributes of every grant or session, which is how
+ * a test meets an old token without waiting for it.
+ */
+export const openRecords = (stack: LocalStack) => {
+  const credentials = { accessKeyId: operatorAccessKeyId, secretAccessKey: 'operator' }
+  const client = new DynamoDBClient({ region: REGION, credentials, endpoint: stack.endpoints.dynamodb })
+  const TableName = stack.physicalId('Table')
+
+  const all = async (kind: 'grant' | 'session'): Promise<StoredItem[]> => {
+    const found: StoredItem[] = []
+    const prefix = kind === 'grant' ? 'G#' : 'S#'
+    for await (const { Items = [] } of paginateScan({ client }, { TableName })) {
+      found.push(...Items.filter(({ sk }) => sk?.S?.startsWith(prefix)))
+    }
+    return found
+  }
+
+  const age = async (kind: 'grant' | 'session', attributes: Record<string, number>): Promise<void> => {
+    const names = Object.keys(attributes)
+    for (const { pk, sk } of await all(kind)) {
+      if (pk === undefined || sk === undefined) continue
+      await client.send(
+        new UpdateItemCommand({
+          TableName,
+          Key: { pk, sk },
+          UpdateExpression: `SET ${names.map((_, index) => `#n${index} = :v${index}`).join(', ')}`,
+          ExpressionAttributeNames: Object.fromEntries(names.map((name, index) => [`#n${index}`, name])),
+          ExpressionAttributeValues: Object.fromEntries(
+            names.map((name, index) => [`:v${index}`, { N: String(attributes[name]) }]),
+          ),
+        }),
+      )
+    }
+  }
+
+  return {
+    all,
+    age,
+    /** Every access token has ended, as far as the stack knows. */
+    expireTokens: () => age('grant', { expires: 0, fresh_until: 0 }),
+    /** Every access token is due to be renewed, and still good. */
+    makeTokensDue: () => age('grant', { fresh_until: 0 }),
+    /** Every lease has run out. */
+    endLeases: () => age('grant', { lease_until_ms: 0 }),
+    close: () => client.destroy(),
+  }
+}
