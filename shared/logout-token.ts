@@ -90,7 +90,8 @@ export const createLogoutTokens = ({ send, timeoutMs }: { send: Send; timeoutMs:
     const sid = text(payload['sid'])
     const sub = text(payload.sub)
     if (jti === undefined) throw invalid('jti is missing')
-    if (payload['sid'] !== undefined && sid === undefined) throw invalid('sid is malformed')
+    if ((payload['sid'] !== undefined && sid === undefined) || (payload.sub !== undefined && sub === undefined))
+      throw invalid('sid or sub is malformed')
     if (sid === undefined && sub === undefined) throw invalid('neither sid nor sub')
     return { issuer: metadata.issuer, jti, sid, sub }
   }

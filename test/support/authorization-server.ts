@@ -38,6 +38,8 @@ export type StrictOptions = {
   /** A new code for a user and client ends their older grants. */
   oneGrantPerUser?: boolean
   par?: boolean
+  /** Says that it does OpenID Connect Back-Channel Logout 1.0; the tokens are a test's to send. */
+  backchannelLogout?: boolean
   /** The `iss` of RFC 9207 in authorization responses; true unless told. */
   iss?: boolean
   users?: Record<string, JWTPayload>
@@ -117,6 +119,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     grant_types_supported: ['authorization_code', 'refresh_token'],
     code_challenge_methods_supported: ['S256'],
     token_endpoint_auth_methods_supported: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    ...(options.backchannelLogout ? { backchannel_logout_supported: true } : {}),
     ...(iss ? { authorization_response_iss_parameter_supported: true } : {}),
   })
 
@@ -276,6 +279,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     /** Every code, token and credential that was ever given away, to search logs, replies and items for. */
     secrets: secrets as readonly string[],
     grants: grants.all,
+    jwk: grants.jwk,
+    sign: grants.sign,
     /** The requests to the token endpoint of one grant type. */
     tokenRequests: (type: 'authorization_code' | 'refresh_token') =>
       server.requests.filter(

@@ -7,8 +7,14 @@ import { json, type Answer } from './server.ts'
 /** How the next ID tokens differ from good ones; a claim set to `undefined` is left out. */
 export type IdTokenChange = {
   claims?: Record<string, unknown>
-  as?: 'none' | 'HS256' | 'another key' | 'unknown kid' | 'tampered'
+  as?: Forgery | undefined
 }
+
+/** How a JWT is not what it should be; a tampered one has another `sub` than was signed. */
+export type Forgery = 'none' | 'HS256' | 'another key' | 'unknown kid' | 'tampered'
+
+/** How a JWT is made; `secret` is the key of HS256. */
+export type Signing = { as?: Forgery | undefined; typ?: string | undefined; secret?: string | undefined }
 
 /** What one code led to; `live` until it is revoked, replaced, or a code or refresh token of it comes again. */
 export type Grant = {
@@ -63,22 +69,35 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
     return code
   }
 
+  /** A JWT under the server's key; claims that are `undefined` are left out. */
+  const sign = async (
+    claims: Record<string, unknown>,
+    { as, typ, secret = 'secret' }: Signing = {},
+  ): Promise<string> => {
+    const payload = JSON.parse(JSON.stringify(claims))
+    if (as === 'none') return new UnsecuredJWT(payload).encode()
+    const alg = as === 'HS256' ? 'HS256' : 'RS256'
+    const header = {
+      alg,
+      kid: as === 'unknown kid' ? `unknown-${random()}` : jwk.kid,
+      ...(typ !== undefined && { typ }),
+    }
+    const signer = as === 'another key' ? strangerKey.privateKey : key.privateKey
+    const signingKey = as === 'HS256' ? new TextEncoder().encode(secret) : signer
+    const token = await new SignJWT(payload).setProtectedHeader(header).sign(signingKey)
+    if (as !== 'tampered') return token
+    const [head, , signature] = token.split('.')
+    const tampered = Buffer.from(JSON.stringify({ ...payload, sub: 'mallory' })).toString('base64url')
+    return [head, tampered, signature].join('.')
+  }
+
   const idToken = async (issuer: string, grant: Grant, client: Client): Promise<string> => {
     const { claims = {}, as } = settings.idToken
     const seconds = Math.floor(nowMs() / 1000)
     const good = { iss: issuer, aud: grant.clientId, sub: grant.subject, iat: seconds, exp: seconds + 300 }
     const profile = users[grant.subject]
-    const payload = JSON.parse(JSON.stringify({ ...good, nonce: grant.nonce, sid: grant.id, ...profile, ...claims }))
-    if (as === 'none') return new UnsecuredJWT(payload).encode()
-    const secret = new TextEncoder().encode(client.client_secret ?? 'secret')
-    const header = { alg: as === 'HS256' ? 'HS256' : 'RS256', kid: as === 'unknown kid' ? 'unknown' : jwk.kid }
-    const signer = as === 'another key' ? strangerKey.privateKey : key.privateKey
-    const token = await new SignJWT(payload).setProtectedHeader(header).sign(as === 'HS256' ? secret : signer)
-    if (as !== 'tampered') return token
-    const [head, , signature] = token.split('.')
-    return [head, Buffer.from(JSON.stringify({ ...payload, sub: 'mallory' })).toString('base64url'), signature].join(
-      '.',
-    )
+    const payload = { ...good, nonce: grant.nonce, sid: grant.id, ...profile, ...claims }
+    return sign(payload, { as, secret: client.client_secret })
   }
 
   const tokens = async (issuer: string, grant: Grant, client: Client, refreshToken: string | undefined) => {
@@ -129,6 +148,7 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
 
   return {
     jwk,
+    sign,
     begin,
     redeem,
     refresh,
