@@ -1,4 +1,5 @@
 import { Logger } from '@aws-lambda-powertools/logger'
+import { createReadAccount } from '../shared/account.ts'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
 import { parseStage } from '../shared/config.ts'
 import { createCredentials } from '../shared/credentials.ts'
@@ -99,18 +100,16 @@ export const sendOnce = /* @__PURE__ */ once(() => createSend({ keepAlive: false
 /** Calls of resource servers, over recent connections. */
 export const send = /* @__PURE__ */ once(() => createSend({ keepAlive: true }))
 
-export const authorizationServer = /* @__PURE__ */ once(() =>
-  createAuthorizationServer({
+export const authorizationServer = /* @__PURE__ */ once(() => {
+  const timeoutMs = stage().renewal.authorization_server_timeout_seconds * 1_000
+  return createAuthorizationServer({
     stage: stage(),
     credentials: credentials(),
-    oauth: createOAuth({
-      send: sendOnce(),
-      timeoutMs: stage().renewal.authorization_server_timeout_seconds * 1_000,
-      now,
-    }),
+    oauth: createOAuth({ send: sendOnce(), timeoutMs, now }),
+    readAccount: createReadAccount({ send: sendOnce(), timeoutMs }),
     now,
-  }),
-)
+  })
+})
 
 /** What is done after the answer has gone out. */
 export const tasks = /* @__PURE__ */ once(() => {

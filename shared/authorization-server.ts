@@ -1,3 +1,4 @@
+import type { Account, ReadAccount } from './account.ts'
 import { callbackUrl, postLogoutUrl } from './config.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
@@ -71,11 +72,13 @@ export const createAuthorizationServer = ({
   stage,
   credentials,
   oauth,
+  readAccount,
   now,
 }: {
   stage: Stage
   credentials: Credentials
   oauth: OAuth
+  readAccount: ReadAccount
   now: () => number
 }): AuthorizationServer => {
   const peerOf = (registration: Registration, provider: string, clientId: string): Peer => {
@@ -135,6 +138,23 @@ export const createAuthorizationServer = ({
     )
   }
 
+  /** Who signed in: as the ID token says, else as the account endpoint does. Only a grant that nobody shares can be of a user unknown. */
+  const identify = async (
+    provider: string,
+    peer: Peer,
+    reply: TokenReply,
+  ): Promise<Partial<Account> & { claims: Claims }> => {
+    const { account, claims = [], grants } = stage.providers[provider] ?? {}
+    const subject = reply.claims?.['sub']
+    if (typeof subject === 'string') return { subject, claims: await claimsOf(provider, peer, reply) }
+    if (account !== undefined) return await readAccount(account, reply.access_token, claims)
+    if (grants === 'per-user')
+      throw new Failure('account_unresolved', {
+        detail: 'grants are per-user, but neither ID token nor account tells it',
+      })
+    return { claims: {} }
+  }
+
   const checked = (
     peer: Peer,
     parameters: URLSearchParams,
@@ -192,11 +212,12 @@ export const createAuthorizationServer = ({
           resource: login.resource,
         })
         try {
-          const { sub: subject, sid } = reply.claims ?? {}
+          const { subject, claims } = await identify(provider, peer, reply)
+          const sid = reply.claims?.['sid']
           return {
-            account: accountOf(login.issuer, typeof subject === 'string' ? subject : undefined),
+            account: accountOf(login.issuer, subject),
             clientId: login.clientId,
-            claims: await claimsOf(provider, peer, reply),
+            claims,
             tokens: asTokens(reply),
             serverSession:
               peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'

@@ -55,6 +55,23 @@ const scope = z
   .string()
   .check(z.regex(/^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/, 'must be one scope: printable, no space, no quote'))
 
+const memberName = z.string().check(z.minLength(1), z.maxLength(64))
+
+const account = z.strictObject({
+  url: describe(
+    plainUrl,
+    "URL that answers GET with the user of the access token as a JSON object; on the issuer's origin or one of endpoint_origins.",
+  ),
+  subject: describe(
+    memberName,
+    'Member of that object that names the user for good, such as id: a string or a whole number, never used for anybody else.',
+  ),
+  claims: describe(
+    z._default(z.record(memberName, memberName), {}),
+    'Claims by the member that they are taken from, such as {"preferred_username": "username"}; others are taken from the member of their own name. sub is the subject.',
+  ),
+})
+
 const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
   client_name: describe(
@@ -82,6 +99,10 @@ const provider = z.strictObject({
       'picture',
     ]),
     'Claims about the user that GET /bff/session shows; all others are dropped at login.',
+  ),
+  account: describe(
+    z.optional(account),
+    'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
   ),
   initial_access_token_secret: describe(
     z.optional(
@@ -206,6 +227,14 @@ export const stageSchema = z
           complain(['apis', key, 'provider'], `names ${value.provider}, which is not one of the providers`)
         }
       }
+      for (const [key, { issuer, account: asked, endpoint_origins: origins }] of Object.entries(stage.providers)) {
+        if (asked === undefined) continue
+        if (![new URL(issuer).origin, ...origins].includes(new URL(asked.url).origin)) {
+          complain(['providers', key, 'account', 'url'], "must be on the issuer's origin or on one of endpoint_origins")
+        } else if (new URL(asked.url).protocol !== new URL(issuer).protocol) {
+          complain(['providers', key, 'account', 'url'], 'must use the scheme of the issuer')
+        }
+      }
       if (stage.session.idle_seconds > stage.session.absolute_seconds) {
         complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
       }
@@ -226,6 +255,7 @@ export const stageSchema = z
 
 export type Stage = z.infer<typeof stageSchema>
 export type Provider = Stage['providers'][string]
+export type AccountEndpoint = NonNullable<Provider['account']>
 export type Api = Stage['apis'][string]
 export type Renewal = Stage['renewal']
 export type SessionSettings = Stage['session']

@@ -156,6 +156,12 @@ export const reasons = {
   metadata_invalid: serverInvalid,
   token_reply_invalid: serverInvalid,
   userinfo_invalid: serverInvalid,
+  account_unresolved: {
+    status: 502,
+    code: 'account_unresolved',
+    sentence: 'It could not be found out who you are, so you are not signed in. You can try again.',
+    level: 'error',
+  },
   server_refused: serverInvalid,
   client_rejected: {
     status: 503,
