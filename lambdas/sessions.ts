@@ -3,6 +3,7 @@ import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import { json, query, single } from '../shared/message.ts'
 import { pseudonym } from '../shared/seal.ts'
+import { isLive } from '../shared/sessions.ts'
 import type { Session, Sessions } from '../shared/sessions.ts'
 import { clearSessionCookie, requireRequestProof } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
@@ -20,28 +21,41 @@ interface Deps {
 /** What a session is called towards its own user: the hash of its handle, from which no cookie follows. */
 const idOf = (session: Session): string => session.key.sk.slice(2)
 
+/** What the browser of a session called itself at sign-in; undefined where that does not open any more, as nothing of the session does. */
+const userAgentOf = async (deps: Deps, session: Session): Promise<string | undefined> => {
+  try {
+    return (await deps.sessions.open(session)).user_agent
+  } catch (error) {
+    if (error instanceof Failure && error.reason === 'session_ended') return undefined
+    throw error
+  }
+}
+
 /** The user's own sessions, newest first: each browser that is signed in. Times as in `GET /bff/session`. */
 export const listSessions =
   (deps: Deps): Endpoint =>
   async (request) => {
+    if (request.pathParameters['id'] !== undefined) throw new Failure('method_not_allowed', { allow: ['DELETE'] })
     const { session: current } = await requireLive(request, deps.sessions)
     const now = Math.floor(Date.now() / 1_000)
-    const live = (await deps.endings.list(current.account)).filter(
-      (session) => now < session.idleEnd && now < session.absoluteEnd,
-    )
+    const live = (await deps.endings.list(current.account)).filter((session) => isLive(session, now))
     const described = await Promise.all(
-      live.toReversed().map(async (session) => ({
-        id: idOf(session),
-        current: idOf(session) === idOf(current),
-        provider: session.provider,
-        user_agent: (await deps.sessions.open(session)).user_agent,
-        created_at: session.created,
-        last_seen_at: session.seen,
-        expires_in: session.absoluteEnd - now,
-        idle_expires_in: session.idleEnd - now,
-      })),
+      live.toReversed().map(async (session) => {
+        const userAgent = await userAgentOf(deps, session)
+        if (userAgent === undefined) return []
+        return {
+          id: idOf(session),
+          current: idOf(session) === idOf(current),
+          provider: session.provider,
+          user_agent: userAgent,
+          created_at: session.created,
+          last_seen_at: session.seen,
+          expires_in: session.absoluteEnd - now,
+          idle_expires_in: session.idleEnd - now,
+        }
+      }),
     )
-    return json(200, { sessions: described, now })
+    return json(200, { sessions: described.flat(), now })
   }
 
 /** Ends one of the user's own sessions, all others, or with `all=true` every one. */

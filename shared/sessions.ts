@@ -125,6 +125,10 @@ export const decodeSession = (item: Item | undefined): Session | undefined => {
   }
 }
 
+/** Whether a session has not come to its idle or absolute end, at that time in seconds since the epoch. */
+export const isLive = ({ idleEnd, absoluteEnd }: Session, atSeconds: number): boolean =>
+  atSeconds < idleEnd && atSeconds < absoluteEnd
+
 /**
  * Sessions in that table.
  * @param sharedGrants providers whose accounts have one grant for all sessions
@@ -204,8 +208,7 @@ export const createSessions = ({
       const session = decodeSession(sessionItem)
       const grant = decodeGrant(grantItems.find((item) => item?.sk === session?.grantKey.sk))
       if (session === undefined || grant === undefined) return undefined
-      const time = seconds()
-      return time < session.idleEnd && time < session.absoluteEnd ? { session, grant } : undefined
+      return isLive(session, seconds()) ? { session, grant } : undefined
     },
 
     async open({ key, sealed }) {
