@@ -239,6 +239,10 @@ export class CoatcheckStack extends Stack {
     this.register(stage, Object.values(secretArns), bundles, environment)
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
     new CfnOutput(this, 'TableName', { value: table.tableName })
+    new CfnOutput(this, 'SealingKeysSecret', {
+      value: sealingSecret.secretArn,
+      description: 'For npm run keys: the secret of the keys that seal cookies and records',
+    })
   }
 
   /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */

@@ -41,7 +41,9 @@ export const api =
         const reply = await forward(deps.send, call, request, access.tokens.access_token)
         if (reply.status !== 401 || access.tokens.refresh_token === undefined)
           return reportRenewal(access, request, reply)
-        const again = await deps.grants.renewed(access.grant)
+        const again = await endingWithGrant({ ...live, grant: access.grant }, deps.endings, () =>
+          deps.grants.renewed(access.grant),
+        )
         return reportRenewal(again, request, await forward(deps.send, call, request, again.tokens.access_token))
       } finally {
         await beside

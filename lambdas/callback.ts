@@ -61,7 +61,7 @@ const enter = async (
       account,
       provider,
       sharedGrant,
-      grant: (key, ttl) => deps.grants.place(key, { provider, clientId, tokens, ttl, shared: sharedGrant }),
+      grant: (key, ttl) => deps.grants.place(key, { provider, clientId, tokens, ttl }),
       claims: signedIn.claims,
       user_agent: request.headers['user-agent'] ?? '',
       endsBy: tokens.refresh_token === undefined ? tokens.expires : undefined,

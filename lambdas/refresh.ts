@@ -20,11 +20,10 @@ export const refresh =
     requireRequestProof(request, deps.stage)
     const live = await requireLive(request, deps.sessions)
     return await endingWithGrant(live, deps.endings, async () => {
-      const [session, { grant, renewal }, { claims }] = await Promise.all([
-        deps.sessions.touch(live.session),
-        deps.grants.access(live.grant),
-        deps.sessions.open(live.session),
-      ])
+      // One after the other: where the first fails, the answer must not leave a renewal behind in the middle of its work.
+      const { claims } = await deps.sessions.open(live.session)
+      const session = await deps.sessions.touch(live.session)
+      const { grant, renewal } = await deps.grants.access(live.grant)
       if (renewal !== undefined) await bestEffort('refresh', request, () => renewal)
       return json(200, describeSession({ session, grant }, claims, Math.floor(Date.now() / 1_000)))
     })

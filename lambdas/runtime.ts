@@ -9,8 +9,8 @@ import { createGrants } from '../shared/grants.ts'
 import { createSend } from '../shared/http.ts'
 import { createLogoutTokens } from '../shared/logout-token.ts'
 import { createOAuth } from '../shared/oauth.ts'
-import { createSealer, parseSealingKeys } from '../shared/seal.ts'
-import type { SealingKeys } from '../shared/seal.ts'
+import { createSealer } from '../shared/seal.ts'
+import { createSealingKeys } from '../shared/sealing-keys.ts'
 import { createSecrets } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
 import { createTable } from '../shared/table.ts'
@@ -61,27 +61,10 @@ export const providerSecret = (provider: string): string | undefined => {
 
 export const secrets = /* @__PURE__ */ once(createSecrets)
 
-const SEALING_KEYS_MAX_AGE_MS = 15 * 60_000
-/** A cookie with an invented key id must not read the secret each time. */
-const SEALING_KEYS_COOLDOWN_MS = 5_000
-
 /** Seals under the keys of the sealing secret. */
-export const sealer = /* @__PURE__ */ once(() => {
-  let cached: { readMs: number; keys: Promise<SealingKeys> } | undefined
-  return createSealer(async (again = false) => {
-    const maxAgeMs = again ? SEALING_KEYS_COOLDOWN_MS : SEALING_KEYS_MAX_AGE_MS
-    if (cached === undefined || now() - cached.readMs > maxAgeMs) {
-      const read = secrets()
-        .read(variable('COATCHECK_SEALING_SECRET'))
-        .then((value) => parseSealingKeys(value ?? ''))
-      cached = { readMs: now(), keys: read }
-      read.catch(() => {
-        cached = undefined
-      })
-    }
-    return await cached.keys
-  })
-})
+export const sealer = /* @__PURE__ */ once(() =>
+  createSealer(createSealingKeys({ read: () => secrets().read(variable('COATCHECK_SEALING_SECRET')), now })),
+)
 
 const table = /* @__PURE__ */ once(() => createTable(variable('COATCHECK_TABLE')))
 

@@ -230,10 +230,12 @@ export const createAuthorizationServer = ({
         }
       }),
 
-    async refresh(grant: Grant, tokens: Tokens): Promise<Refreshed> {
+    async refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed> {
       const resource = stage.providers[grant.provider]?.resource
       try {
         return await withClient(grant.provider, grant.clientId, async (peer): Promise<Refreshed> => {
+          // Credentials may have taken their time, and been read for a second attempt.
+          if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
           const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {

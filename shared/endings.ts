@@ -66,13 +66,14 @@ export const createEndings = ({
 
   /** Called after a session's record has gone, so that of several that end at once the last one sees no other. */
   const release = async (key: Key): Promise<void> => {
-    if ((await grants.end({ pk: key.pk, sk: `G#${key.sk.slice(2)}` })) !== undefined) return
     const items = await table.list(key.pk, '')
+    const own = items.find(({ sk }) => sk === `G#${key.sk.slice(2)}`)
+    if (own !== undefined) return await grants.end(own, 'all')
     const used = new Set(items.map((item) => item['grant']))
     for (const item of items) {
-      const version = item['version']
-      // A sign-in since then has replaced the grant, and its new version with it.
-      if (item.sk.startsWith('G#') && !used.has(item.sk) && typeof version === 'number') await grants.end(item, version)
+      // Those that sessions share are named by their provider. A sign-in since then has replaced the grant, and its version with it.
+      const shared = item.sk.startsWith('G#') && item.sk === `G#${item['provider']}`
+      if (shared && !used.has(item.sk)) await grants.end(item, 'this')
     }
   }
 
@@ -88,10 +89,19 @@ export const createEndings = ({
     return session
   }
 
-  const endAll = async (sessions: readonly Session[]): Promise<void> => {
-    for (let start = 0; start < sessions.length; start += CHUNK) {
-      await Promise.all(sessions.slice(start, start + CHUNK).map(({ key }) => end(key)))
+  /** Each is ended, also where another one cannot be; the sessions there were. @throws the first failure, when all is done */
+  const endEach = async (keys: readonly Key[]): Promise<Session[]> => {
+    const ended: PromiseSettledResult<Session | undefined>[] = []
+    for (let start = 0; start < keys.length; start += CHUNK) {
+      ended.push(...(await Promise.allSettled(keys.slice(start, start + CHUNK).map(end))))
     }
+    const failed = ended.find((result) => result.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
+    return ended.flatMap((result) => (result.status === 'fulfilled' ? (result.value ?? []) : []))
+  }
+
+  const endAll = async (sessions: readonly Session[]): Promise<void> => {
+    await endEach(sessions.map(({ key }) => key))
   }
 
   const remember = async (key: Key): Promise<void> => {
@@ -125,9 +135,9 @@ export const createEndings = ({
         const [pk = '', sk = ''] = item.sk.split(' ')
         return { pointer: { pk: item.pk, sk: item.sk }, session: { pk, sk } }
       })
-      const ended = await Promise.all(pointers.map(({ session }) => end(session)))
+      const ended = await endEach(pointers.map(({ session }) => session))
       if (pointers.length > 0) await table.write({ remove: pointers.map(({ pointer }) => pointer) })
-      return ended.filter((session) => session !== undefined).length
+      return ended.length
     },
 
     async endAccount(account) {

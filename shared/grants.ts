@@ -6,8 +6,9 @@ import { createGrantRecords, decodeGrant, GRANT_FORMAT } from './grant-record.ts
 import type { Grant, Holder, Tokens } from './grant-record.ts'
 import { createRenewals } from './renewal.ts'
 import type { GrantWire, Renewed } from './renewal.ts'
+import { newVersion } from './seal.ts'
 import type { Sealer } from './seal.ts'
-import type { Key, Step, Table } from './table.ts'
+import type { Item, Key, Step, Table } from './table.ts'
 import type { Task, Tasks } from './tasks.ts'
 
 /** Grants: the tokens that one redeemed code led to, from the login that brings them to the logout that gives them back. */
@@ -22,18 +23,18 @@ export interface Access {
 }
 
 export interface Grants {
-  /** The write that puts a grant in place: a record of its own, or, where the account shares one, over what was there. */
-  place(key: Key, from: Holder & { tokens: Tokens; ttl: number; shared: boolean }): Promise<Step>
+  /** The write that puts a grant in place; where sessions share one, over what was there. */
+  place(key: Key, from: Holder & { tokens: Tokens; ttl: number }): Promise<Step>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
-  /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, renewal_pending, server_* */
+  /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, session_missing, renewal_pending, server_* */
   access(grant: Grant): Promise<Access>
-  /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, renewal_pending, server_* */
+  /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, session_missing, renewal_pending, server_* */
   renewed(grant: Grant): Promise<Access>
-  /** The renewal that a task was started for is carried out, if its lease is still held. */
+  /** The renewal that a task was started for is carried out, once however often the task is delivered. */
   resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
-  /** The record is gone, unless it has another version than the one given; its tokens are revoked, now or, where that fails, later. */
-  end(key: Key, version?: number): Promise<Grant | undefined>
+  /** The grant in that item has its tokens revoked, now or, where that fails, later, and is gone; `all`: whatever a renewal makes of it meanwhile too. */
+  end(item: Item, which: 'this' | 'all'): Promise<void>
   /** The tokens of an ended grant are revoked. @throws server_failed when the server could not be asked */
   revokeLater(task: Extract<Task, { kind: 'revoke' }>): Promise<void>
   /** Tokens that belong to no grant any more are revoked, now or later. */
@@ -46,6 +47,9 @@ const WAIT_MS = 8_000
 /** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
 const notNow = (reason: Reason): Failure =>
   new Failure(reasons[reason].status === 503 ? reason : 'server_failed', { detail: reason, retryAfterSeconds: 1 })
+
+/** Not `grant_ended`, which takes the cookie away: by now it may be that of a new session. */
+const endedMeanwhile = (): Failure => new Failure('session_missing', { detail: 'the session ended meanwhile' })
 
 /**
  * Grants in that table.
@@ -80,8 +84,18 @@ export const createGrants = ({
       sealed: Buffer.from(sealed).toString('base64'),
     } as const
     await tasks.start(task).catch((error: unknown) => {
-      if (!(error instanceof Failure)) throw error
+      if (!(error instanceof Failure && error.reason === 'background_unavailable')) throw error
     })
+  }
+
+  /** The tokens of a grant, or undefined where they do not open. */
+  const readable = async (grant: Grant): Promise<Tokens | undefined> => {
+    try {
+      return await records.open(grant)
+    } catch (error) {
+      if (error instanceof Failure && error.reason === 'session_ended') return undefined
+      throw error
+    }
   }
 
   const renewals = createRenewals({ table, records, wire, giveBack, settings, now })
@@ -100,13 +114,14 @@ export const createGrants = ({
           return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
         }
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
+        if (outcome.kind === 'gone') throw endedMeanwhile()
         if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
       }
       if (now() + pauseMs > deadlineMs) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
       await delay(pauseMs * (0.5 + Math.random()))
       const [item] = await table.read([grant.key])
       const read = decodeGrant(item)
-      if (read === undefined) throw new Failure('grant_ended', { detail: 'the grant was ended meanwhile' })
+      if (read === undefined) throw endedMeanwhile()
       if (read.version !== grant.version) {
         return { grant: read, tokens: await records.open(read), renewedHere: false, renewal: undefined }
       }
@@ -119,7 +134,12 @@ export const createGrants = ({
     const claim = await renewals.takeLease(grant)
     if (claim.kind !== 'leased') return
     const { key, version, leaseUntilMs } = claim.grant
-    await tasks.start({ kind: 'renew', pk: key.pk, sk: key.sk, version, lease_until_ms: leaseUntilMs })
+    try {
+      await tasks.start({ kind: 'renew', pk: key.pk, sk: key.sk, version, lease_until_ms: leaseUntilMs })
+    } catch (error) {
+      await renewals.putOff(claim.grant)
+      throw error
+    }
   }
 
   return {
@@ -127,17 +147,17 @@ export const createGrants = ({
     renewed,
     giveBack,
 
-    async place(key, { provider, clientId, tokens, ttl, shared }) {
-      const item = {
+    async place(key, { provider, clientId, tokens, ttl }) {
+      const put = {
+        ...key,
         format: GRANT_FORMAT,
+        version: newVersion(),
         provider,
         client_id: clientId,
         ttl,
         ...(await records.attributes(key, tokens)),
       }
-      return shared
-        ? { upsert: key, change: { set: item, increment: ['version'], remove: ['lease_until_ms', 'retry_at_ms'] } }
-        : { put: { ...key, ...item, version: 1 } }
+      return { put }
     },
 
     async access(grant) {
@@ -150,19 +170,24 @@ export const createGrants = ({
       return { grant, tokens, renewedHere: false, renewal }
     },
 
-    async resume({ pk, sk, version, lease_until_ms: leaseUntilMs }) {
-      const [item] = await table.read([{ pk, sk }])
-      const grant = decodeGrant(item)
-      const mine = grant?.version === version && grant.leaseUntilMs === leaseUntilMs
-      return mine ? await renewals.carryOut(grant) : { kind: 'held' }
+    async resume(task) {
+      const leased = await renewals.takeOver(task)
+      return leased === undefined ? { kind: 'held' } : await renewals.carryOut(leased)
     },
 
-    async end(key, version) {
-      const grant = decodeGrant(
-        await table.remove({ pk: key.pk, sk: key.sk }, version === undefined ? [] : [['version', '=', version]]),
-      )
-      if (grant !== undefined) await giveBack(grant, await records.open(grant))
-      return grant
+    async end({ pk, sk, ...attributes }, which) {
+      for (
+        let item: Item | undefined = { pk, sk, ...attributes };
+        item !== undefined;
+        [item] = await table.list(pk, sk)
+      ) {
+        const grant = decodeGrant(item)
+        // Revoked before it is forgotten: whoever is stopped in between leaves something to repeat.
+        const tokens = grant && (await readable(grant))
+        if (grant !== undefined && tokens !== undefined) await giveBack(grant, tokens)
+        const when = grant === undefined ? [] : [['version', '=', grant.version] as const]
+        if ((await table.remove({ pk, sk }, when)) !== undefined || which === 'this') return
+      }
     },
 
     async revokeLater({ provider, client_id: clientId, sealed }) {

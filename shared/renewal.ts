@@ -4,6 +4,7 @@ import type { Reason } from './errors.ts'
 import { decodeGrant, isShared } from './grant-record.ts'
 import type { Grant, GrantRecords, Holder, Tokens } from './grant-record.ts'
 import type { Item, Table } from './table.ts'
+import type { Task } from './tasks.ts'
 
 /**
  * Renewing a grant: once, wherever calls land.
@@ -26,12 +27,17 @@ export type Renewed =
   /** Somebody else holds the lease. */
   | { kind: 'held' }
   | { kind: 'unavailable'; reason: Reason }
-  /** There is nothing to renew any more: the record is gone, or the server refused it for good. */
+  /** The server refused it for good, or never gave a refresh token. */
   | { kind: 'ended' }
+  /** The record is gone: whoever ended the session meanwhile has told the browser. */
+  | { kind: 'gone' }
+
+type RenewalTask = Extract<Task, { kind: 'renew' }>
 
 /** The wire side of a grant, given by `authorization-server`. */
 export interface GrantWire {
-  refresh(grant: Grant, tokens: Tokens): Promise<Refreshed>
+  /** Asks for new tokens, unless it is later than `sendByMs` (milliseconds since the epoch) by the time it could. */
+  refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed>
   /** True when the server no longer honours the tokens or has no say in it (RFC 7009 section 2.2); false when it could not be asked. */
   revoke(holder: Holder, tokens: Tokens): Promise<boolean>
 }
@@ -39,15 +45,20 @@ export interface GrantWire {
 export interface Renewals {
   /** The lease on the grant as it was seen; otherwise how the grant stands. */
   takeLease(grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed>
+  /** The lease of a task passes to whoever carries the task out, once however often the task is delivered; undefined when it has passed on. */
+  takeOver(task: RenewalTask): Promise<Grant | undefined>
+  /** The holder of the lease does not renew the grant now. */
+  putOff(leased: Grant): Promise<void>
   /** The holder of the lease renews the grant. */
   carryOut(leased: Grant): Promise<Renewed>
   /** Both, for a caller that has no valid token. */
   renew(grant: Grant): Promise<Renewed>
 }
 
-/** The lease outlives the authorization server's deadline by this: the save with its retries, and clock skew between instances. */
+/** The lease outlives the authorization server's deadline by this: half for getting to send, half for the save and for clocks that differ. */
 const LEASE_RESERVE_MS = 5_000
-const SAVE_ATTEMPTS = 3
+/** New tokens exist nowhere else until they are saved; the table may be away for this long. */
+const SAVE_LIMIT_MS = 12_000
 /** A shared grant is replaced by whoever signs in next; until that is saved the old refresh token is refused already. */
 const REPLACEMENT_CHECKS = 6
 const REPLACEMENT_PAUSE_MS = 250
@@ -78,28 +89,29 @@ export const createRenewals = ({
 
   const asRenewed = async (item: Item | undefined): Promise<Renewed> => {
     const grant = decodeGrant(item)
-    return grant === undefined ? { kind: 'ended' } : { kind: 'renewed', grant, tokens: await records.open(grant) }
+    return grant === undefined ? { kind: 'gone' } : { kind: 'renewed', grant, tokens: await records.open(grant) }
   }
 
   /** The new tokens are in the table, or given back to the server because the grant ended or was replaced meanwhile. */
   const save = async (leased: Grant, tokens: Tokens): Promise<Renewed> => {
-    const set = { ...(await records.attributes(leased.key, tokens)), version: leased.version + 1 }
-    for (let attempt = 1; ; attempt += 1) {
+    const deadlineMs = now() + SAVE_LIMIT_MS
+    for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 800)) {
       try {
+        const set = { ...(await records.attributes(leased.key, tokens)), version: leased.version + 1 }
         const saved = await table.update(leased.key, {
           set,
           remove: ['lease_until_ms', 'retry_at_ms'],
           when: [['version', '=', leased.version]],
         })
-        if (saved.changed) return await asRenewed(saved.item)
-        // A save whose answer was lost is retried and then meets itself.
-        const mine = saved.item?.['version'] === set.version ? await asRenewed(saved.item) : undefined
-        if (mine?.kind === 'renewed' && mine.tokens.access_token === tokens.access_token) return mine
-        await giveBack(leased, tokens)
-        return await asRenewed(saved.item)
+        const outcome = await asRenewed(saved.item)
+        if (saved.changed) return outcome
+        // A save whose answer was lost meets itself; a server that does not rotate, or gives grace, has given another caller the same.
+        const inUse = outcome.kind === 'renewed' && outcome.tokens.refresh_token === tokens.refresh_token
+        if (!inUse) await giveBack(leased, tokens)
+        return outcome
       } catch (error) {
-        if (attempt === SAVE_ATTEMPTS) throw error
-        await delay(100 * attempt)
+        if (now() + pauseMs > deadlineMs) throw error
+        await delay(pauseMs)
       }
     }
   }
@@ -117,7 +129,7 @@ export const createRenewals = ({
       ],
     })
     const current = decodeGrant(claim.item)
-    if (claim.changed) return current === undefined ? { kind: 'ended' } : { kind: 'leased', grant: current }
+    if (claim.changed) return current === undefined ? { kind: 'gone' } : { kind: 'leased', grant: current }
     return current?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
   }
 
@@ -131,11 +143,44 @@ export const createRenewals = ({
     }
   }
 
+  const takeOver = async ({
+    pk,
+    sk,
+    version,
+    lease_until_ms: taskLeaseUntilMs,
+  }: RenewalTask): Promise<Grant | undefined> => {
+    // Not the same again, so that a second delivery finds it changed.
+    const leaseUntilMs = Math.max(now() + leaseMs, taskLeaseUntilMs + 1)
+    const claim = await table.update(
+      { pk, sk },
+      {
+        set: { lease_until_ms: leaseUntilMs },
+        when: [
+          ['version', '=', version],
+          ['lease_until_ms', '=', taskLeaseUntilMs],
+        ],
+      },
+    )
+    return claim.changed ? decodeGrant(claim.item) : undefined
+  }
+
+  /** The lease ends now, and nobody asks the server before that time. */
+  const letGo = async (leased: Grant, retryAtMs: number): Promise<void> => {
+    await table.update(leased.key, {
+      set: { retry_at_ms: retryAtMs },
+      remove: ['lease_until_ms'],
+      when: [
+        ['version', '=', leased.version],
+        ['lease_until_ms', '=', leased.leaseUntilMs],
+      ],
+    })
+  }
+
   const carryOut = async (leased: Grant): Promise<Renewed> => {
     const tokens = await records.open(leased)
-    // Somebody who was held up this long must not send: another caller may hold the lease by the time the answer is here.
-    if (leased.leaseUntilMs - now() < leaseMs - LEASE_RESERVE_MS / 2) return { kind: 'held' }
-    const outcome = await wire.refresh(leased, tokens)
+    // Somebody who was held up longer must not send: another caller may hold the lease by the time the answer is here.
+    const sendByMs = leased.leaseUntilMs - leaseMs + LEASE_RESERVE_MS / 2
+    const outcome = await wire.refresh(leased, tokens, sendByMs)
     switch (outcome.kind) {
       case 'refreshed':
         return await save(leased, {
@@ -145,15 +190,8 @@ export const createRenewals = ({
       case 'refused':
         return await refusalStands(leased)
       case 'unavailable':
-        await table.update(leased.key, {
-          // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
-          set: { retry_at_ms: outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs },
-          remove: ['lease_until_ms'],
-          when: [
-            ['version', '=', leased.version],
-            ['lease_until_ms', '=', leased.leaseUntilMs],
-          ],
-        })
+        // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
+        await letGo(leased, outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs)
         return { kind: 'unavailable', reason: outcome.reason }
     }
   }
@@ -163,5 +201,7 @@ export const createRenewals = ({
     return claim.kind === 'leased' ? await carryOut(claim.grant) : claim
   }
 
-  return { takeLease, carryOut, renew }
+  const putOff = (leased: Grant): Promise<void> => letGo(leased, now() + BACKOFF_MS)
+
+  return { takeLease, takeOver, putOff, carryOut, renew }
 }

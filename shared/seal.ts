@@ -108,8 +108,8 @@ export const parseSealingKeys = (value: string): SealingKeys => {
   return { current, keys }
 }
 
-/** Seals and opens under the keys that `readKeys` gives, which may cache them; `again` asks past the cache, for a key not met before. */
-export const createSealer = (readKeys: (again?: boolean) => Promise<SealingKeys>): Sealer => ({
+/** Seals and opens under the keys that `readKeys` gives, which may cache them but looks further for an id that it is told. */
+export const createSealer = (readKeys: (wanted?: string) => Promise<SealingKeys>): Sealer => ({
   async seal(purpose, context, text) {
     const { current, keys } = await readKeys()
     const material = keys[current]
@@ -134,8 +134,8 @@ export const createSealer = (readKeys: (again?: boolean) => Promise<SealingKeys>
     const start = 2 + idLength + SALT_BYTES
     if (bytes[0] !== FORMAT || bytes.length < start + TAG_BYTES) return undefined
     const id = bytes.toString('utf8', 2, 2 + idLength)
-    const keyOf = ({ keys }: SealingKeys): string | undefined => (Object.hasOwn(keys, id) ? keys[id] : undefined)
-    const material = keyOf(await readKeys()) ?? keyOf(await readKeys(true))
+    const { keys } = await readKeys(id)
+    const material = Object.hasOwn(keys, id) ? keys[id] : undefined
     if (material === undefined) return undefined
     const { key, nonce } = derive(material, bytes.subarray(2 + idLength, start), purpose)
     const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })

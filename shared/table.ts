@@ -31,18 +31,12 @@ export type Condition = readonly [attribute: string, operator: '=' | '<' | 'abse
 export interface Change {
   set?: Readonly<Record<string, Value>>
   remove?: readonly string[]
-  /** Number attributes that grow by one, from nothing to 1. */
-  increment?: readonly string[]
   /** All must hold, and the item must exist. */
   when: readonly Condition[]
 }
 
-/** One part of a transaction. `check` and `upsert` may meet an item that does not exist. */
-export type Step =
-  | { put: Item }
-  | { remove: Key }
-  | { upsert: Key; change: Omit<Change, 'when'> }
-  | { check: Key; when: readonly Condition[] }
+/** One part of a transaction. `check` may meet an item that does not exist. */
+export type Step = { put: Item } | { remove: Key } | { check: Key; when: readonly Condition[] }
 
 /** After a conditional write: the item as it is now, or the item that the condition was judged against (undefined: there is none). */
 export type Changed = { changed: true; item: Item } | { changed: false; item: Item | undefined }
@@ -60,7 +54,7 @@ export interface Table {
   remove(key: Key, when?: readonly Condition[]): Promise<Item | undefined>
   /** All steps are done, or none because a check failed; atomic. */
   transact(steps: readonly Step[]): Promise<boolean>
-  /** Every item of a partition whose sort key begins so, read consistently, in order of sort key. */
+  /** Every item of a partition whose sort key begins so (all for ''), read consistently, in order of sort key. */
   list(pk: string, prefix: string): Promise<Item[]>
 }
 
@@ -89,6 +83,8 @@ const decodeItem = (attributes: Record<string, AttributeValue>): Item => {
 const sameKey = (one: Key, other: Key): boolean => one.pk === other.pk && one.sk === other.sk
 
 const BATCH_ATTEMPTS = 4
+/** Most writes in one BatchWriteItem. */
+const BATCH_WRITES = 25
 const TRANSACTION_ATTEMPTS = 4
 
 /** Collects the placeholders of one expression; every name has one, since any may be a reserved word. */
@@ -111,11 +107,8 @@ const expressions = () => {
           ? `(attribute_not_exists(${nameOf(name)}) OR ${nameOf(name)} < ${valueOf(value)})`
           : `${nameOf(name)} ${operator} ${valueOf(value)}`,
       ),
-    update: ({ set = {}, remove = [], increment = [] }: Omit<Change, 'when'>): string => {
-      const assignments = [
-        ...Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`),
-        ...increment.map((name) => `${nameOf(name)} = if_not_exists(${nameOf(name)}, ${valueOf(0)}) + ${valueOf(1)}`),
-      ]
+    update: ({ set = {}, remove = [] }: Omit<Change, 'when'>): string => {
+      const assignments = Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`)
       return [
         assignments.length > 0 ? `SET ${assignments.join(', ')}` : '',
         remove.length > 0 ? `REMOVE ${remove.map(nameOf).join(', ')}` : '',
@@ -157,13 +150,9 @@ export const createTable = (tableName: string): Table => {
   const transactItem = (step: Step): TransactWriteItem => {
     if ('put' in step) return { Put: { TableName: tableName, Item: encodeItem(step.put) } }
     if ('remove' in step) return { Delete: { TableName: tableName, Key: encodeItem(step.remove) } }
-    const { condition, update, used } = expressions()
-    if ('check' in step) {
-      const ConditionExpression = condition(step.when).join(' AND ')
-      return { ConditionCheck: { TableName: tableName, Key: encodeItem(step.check), ConditionExpression, ...used() } }
-    }
-    const UpdateExpression = update(step.change)
-    return { Update: { TableName: tableName, Key: encodeItem(step.upsert), UpdateExpression, ...used() } }
+    const { condition, used } = expressions()
+    const ConditionExpression = condition(step.when).join(' AND ')
+    return { ConditionCheck: { TableName: tableName, Key: encodeItem(step.check), ConditionExpression, ...used() } }
   }
 
   return {
@@ -202,15 +191,18 @@ export const createTable = (tableName: string): Table => {
 
     write: ({ put = [], remove = [] }) =>
       guarded(async () => {
-        let pending: WriteRequest[] = [
+        const all: WriteRequest[] = [
           ...put.map((item) => ({ PutRequest: { Item: encodeItem(item) } })),
           ...remove.map((key) => ({ DeleteRequest: { Key: encodeItem(key) } })),
         ]
-        for (let attempt = 0; pending.length > 0; attempt += 1) {
-          if (attempt === BATCH_ATTEMPTS)
-            throw new Failure('store_unavailable', { detail: 'unprocessed items', retryAfterSeconds: 1 })
-          const reply = await client.send(new BatchWriteItemCommand({ RequestItems: { [tableName]: pending } }))
-          pending = reply.UnprocessedItems?.[tableName] ?? []
+        for (let start = 0; start < all.length; start += BATCH_WRITES) {
+          let pending = all.slice(start, start + BATCH_WRITES)
+          for (let attempt = 0; pending.length > 0; attempt += 1) {
+            if (attempt === BATCH_ATTEMPTS)
+              throw new Failure('store_unavailable', { detail: 'unprocessed items', retryAfterSeconds: 1 })
+            const reply = await client.send(new BatchWriteItemCommand({ RequestItems: { [tableName]: pending } }))
+            pending = reply.UnprocessedItems?.[tableName] ?? []
+          }
         }
       }),
 
@@ -283,8 +275,9 @@ export const createTable = (tableName: string): Table => {
             new QueryCommand({
               TableName: tableName,
               ConsistentRead: true,
-              KeyConditionExpression: 'pk = :pk AND begins_with(sk, :prefix)',
-              ExpressionAttributeValues: { ':pk': { S: pk }, ':prefix': { S: prefix } },
+              // An empty prefix is none: DynamoDB refuses empty key values.
+              KeyConditionExpression: prefix === '' ? 'pk = :pk' : 'pk = :pk AND begins_with(sk, :prefix)',
+              ExpressionAttributeValues: { ':pk': { S: pk }, ...(prefix !== '' && { ':prefix': { S: prefix } }) },
               ...(start !== undefined && { ExclusiveStartKey: start }),
             }),
           )

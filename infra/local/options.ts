@@ -1,5 +1,11 @@
 import { parseArgs } from 'node:util'
-import { refreshTokenModes, type RefreshTokens } from './demo/authorization-server.ts'
+
+/**
+ * What becomes of a refresh token that was used at the demo authorization server: `strict` rotates them and ends the grant when one is
+ * used twice; `grace` rotates too, but for a minute answers the used one with the same tokens again; `reusable` does not rotate.
+ */
+export const refreshTokenModes = ['strict', 'grace', 'reusable'] as const
+export type RefreshTokens = (typeof refreshTokenModes)[number]
 
 /** What `npm start` was asked for. */
 export interface StartOptions {

@@ -4,6 +4,7 @@ import { exportJWK, generateKeyPair } from 'jose'
 import { errors, Provider, type Context, type Grant, type ProviderError } from 'oidc-provider'
 import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
 import { listen } from '../edge.ts'
+import type { RefreshTokens } from '../options.ts'
 import { createInteractions } from './interactions.ts'
 import { html, page, pageHeaders, sendPage } from './pages.ts'
 import { repeatRefreshAnswers } from './refresh-grace.ts'
@@ -16,13 +17,6 @@ export interface DemoUser {
   family_name: string
   email: string
 }
-
-/**
- * `strict` rotates refresh tokens and ends the grant when one is used twice; `grace` rotates too, but for a minute answers the used one
- * with the same tokens again; `reusable` does not rotate.
- */
-export const refreshTokenModes = ['strict', 'grace', 'reusable'] as const
-export type RefreshTokens = (typeof refreshTokenModes)[number]
 
 /** What the authorization server reports of its work: an oidc-provider event and, of a failure, the error and its cause. */
 export interface AuthorizationServerEvent {
