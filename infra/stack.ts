@@ -213,10 +213,7 @@ export class CoatcheckStack extends Stack {
     })
     worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
 
-    const perUser = Object.values(stage.providers).some((provider) => provider.grants === 'per-user')
     for (const [name, flow] of Object.entries(flows)) {
-      // A grant that an account's sessions share is written over, not put anew.
-      const overwriting = name === 'callback' && perUser ? dynamoDb('UpdateItem') : []
       const { function: handler } = new FlowFunction(this, idOf(name), {
         ...shared,
         description: flow.description,
@@ -224,7 +221,7 @@ export class CoatcheckStack extends Stack {
         environment: { ...environment, ...(flow.tasks && { COATCHECK_BACKGROUND: worker.functionName }) },
         timeoutSeconds: flow.timeoutSeconds,
         grants: [
-          { actions: [...flow.table, ...overwriting], resources: flow.table.length === 0 ? [] : [table.tableArn] },
+          { actions: flow.table, resources: flow.table.length === 0 ? [] : [table.tableArn] },
           keys,
           read(flow.providers ? Object.values(secretArns) : []),
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },

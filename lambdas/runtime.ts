@@ -98,7 +98,7 @@ export const authorizationServer = /* @__PURE__ */ once(() => {
 export const tasks = /* @__PURE__ */ once(() => {
   // The background function itself has no name to start tasks with: what it cannot do fails, and Lambda repeats it.
   const name = process.env['COATCHECK_BACKGROUND']
-  return name === undefined ? { start: () => Promise.reject(new Failure('background_unavailable')) } : createTasks(name)
+  return name === undefined ? { start: () => Promise.reject(new Failure('server_failed')) } : createTasks(name)
 })
 
 /** Verifies what authorization servers say of logouts. */

@@ -6,6 +6,7 @@ import type { AccountId } from './seal.ts'
 import {
   accountEndKey,
   decodeSession,
+  isLive,
   partition,
   serverSessionEndKey,
   serverSessionPartition,
@@ -30,7 +31,7 @@ export interface Endings {
   endAll(sessions: readonly Session[]): Promise<void>
   /** The grant is dead at the server: every session that uses it is over. */
   buryGrant(grant: Pick<Grant, 'version'> & Key): Promise<void>
-  /** The account has no more sessions than that; the oldest ended. How many did. */
+  /** The account has no more live sessions than that; the oldest ended, and those that were over are gone. How many that were. */
   limit(account: AccountId, most: number): Promise<number>
   /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. How many ended. */
   endServerSession(issuer: string, sid: string): Promise<number>
@@ -123,8 +124,12 @@ export const createEndings = ({
     },
 
     async limit(account, most) {
-      const sessions = await list(account)
-      const surplus = sessions.slice(0, Math.max(0, sessions.length - most))
+      const sessions = Object.groupBy(await list(account), (one) =>
+        isLive(one, Math.floor(now() / 1_000)) ? 'live' : 'over',
+      )
+      // Nobody's session ends for the sake of one that is over anyway and only has not been deleted yet.
+      const { live = [], over = [] } = sessions
+      const surplus = [...over, ...live.slice(0, Math.max(0, live.length - most))]
       await endAll(surplus)
       return surplus.length
     },

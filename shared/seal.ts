@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes, randomInt } from 'node:crypto'
 import { Failure } from './errors.ts'
 
 /**
@@ -45,6 +45,9 @@ const sha256 = (text: string): string => createHash('sha256').update(text).diges
 
 /** A fresh random value of that many bytes, base64url. */
 export const random = (bytes: number): string => randomBytes(bytes).toString('base64url')
+
+/** Where the versions of a record begin: no record of the same key had that number before. */
+export const newVersion = (): number => randomInt(2 ** 47)
 
 /** A fresh session handle. */
 export const newHandle = (): Handle => random(32) as Handle
