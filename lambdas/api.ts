@@ -1,24 +1,15 @@
 import type { Stage } from '../shared/config.ts'
 import type { Endings } from '../shared/endings.ts'
-import type { Access, Grants } from '../shared/grants.ts'
+import type { Grants } from '../shared/grants.ts'
 import type { Send } from '../shared/http.ts'
 import { Failure } from '../shared/errors.ts'
-import type { Reply, Request } from '../shared/message.ts'
-import { pseudonym } from '../shared/seal.ts'
 import { forward, resolveCall } from '../shared/resource-server.ts'
 import type { Sessions } from '../shared/sessions.ts'
 import { requireRequestProof } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { audit } from './report.ts'
 import { endings, grants, send, sessions, stage } from './runtime.ts'
-import { endingWithGrant, requireLive } from './signed-in.ts'
-
-const reportRenewal = (access: Access, request: Request, reply: Reply): Reply => {
-  const { provider, key } = access.grant
-  if (access.renewedHere) audit('api', 'renewed', { provider, account: pseudonym(key.pk.slice(2)) }, request)
-  return reply
-}
+import { endingWithGrant, reportRenewal, requireLive } from './signed-in.ts'
 
 /**
  * A call of the resource server with the user's token (RFC 6750), renewed as needed. A 401 leads to one forced renewal and one repeat.
@@ -36,15 +27,16 @@ export const api =
 
     return await endingWithGrant(live, deps.endings, async () => {
       const access = await deps.grants.access(live.grant)
+      reportRenewal('api', access, request)
       const beside = Promise.allSettled([access.renewal, deps.sessions.touch(live.session)])
       try {
         const reply = await forward(deps.send, call, request, access.tokens.access_token)
-        if (reply.status !== 401 || access.tokens.refresh_token === undefined)
-          return reportRenewal(access, request, reply)
+        if (reply.status !== 401 || access.tokens.refresh_token === undefined) return reply
         const again = await endingWithGrant({ ...live, grant: access.grant }, deps.endings, () =>
           deps.grants.renewed(access.grant),
         )
-        return reportRenewal(again, request, await forward(deps.send, call, request, again.tokens.access_token))
+        reportRenewal('api', again, request)
+        return await forward(deps.send, call, request, again.tokens.access_token)
       } finally {
         await beside
       }

@@ -7,7 +7,7 @@ import { isForm } from '../shared/message.ts'
 import { accountOf, pseudonym } from '../shared/seal.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { audit } from './report.ts'
+import { audit, endedSessions } from './report.ts'
 import { credentials, endings, logoutTokens, stage } from './runtime.ts'
 
 const BODY_LIMIT_BYTES = 32 * 1024
@@ -34,15 +34,15 @@ export const backchannelLogout =
     const { issuer, jti, sid, sub } = await deps.logoutTokens(token, await deps.credentials.of(provider))
     await deps.endings.onceFor(issuer, jti, async () => {
       const account = sub === undefined ? undefined : accountOf(issuer, sub)
-      const count =
+      const ended =
         sid === undefined
           ? account === undefined
-            ? 0
+            ? []
             : await deps.endings.endAccount(account)
           : await deps.endings.endServerSession(issuer, sid)
       const by = sid === undefined ? 'sub' : 'sid'
       const who = account === undefined ? {} : { account: pseudonym(account) }
-      audit('backchannel-logout', 'signed_out_by_server', { provider, count, by, ...who }, request)
+      audit('backchannel-logout', 'signed_out_by_server', { provider, by, ...who, ...endedSessions(ended) }, request)
     })
     return { status: 200 }
   }

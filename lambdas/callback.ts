@@ -5,10 +5,10 @@ import { Failure } from '../shared/errors.ts'
 import type { Grants } from '../shared/grants.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { pseudonym } from '../shared/seal.ts'
+import { hashHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
-import type { Sessions } from '../shared/sessions.ts'
+import type { Sessions, Started } from '../shared/sessions.ts'
 import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
@@ -55,9 +55,9 @@ const enter = async (
   const { account, clientId, tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
   const sharedGrant = deps.stage.providers[provider]?.grants === 'per-user'
-  let cookie: string
+  let started: Started
   try {
-    const started = await deps.sessions.start({
+    started = await deps.sessions.start({
       account,
       provider,
       sharedGrant,
@@ -69,17 +69,17 @@ const enter = async (
       loginStartedMs: login.started_ms,
       replaces,
     })
-    cookie = setSessionCookie(started.ticket, started.maxAgeSeconds)
   } catch (error) {
     await deps.grants.giveBack({ provider, clientId }, tokens)
     throw error
   }
-  audit('callback', 'signed_in', { provider, account: pseudonym(account) }, request)
+  const session = pseudonym(hashHandle(started.ticket.handle))
+  audit('callback', 'signed_in', { provider, account: pseudonym(account), session }, request)
   await Promise.all([
     replaces === undefined ? undefined : bestEffort('callback', request, () => deps.endings.release(replaces)),
     bestEffort('callback', request, () => deps.tasks.start({ kind: 'limit', account })),
   ])
-  return cookie
+  return setSessionCookie(started.ticket, started.maxAgeSeconds)
 }
 
 /** The hosted callback URL: the authorization response (RFC 6749 section 4.1.2, RFC 9207) of a login that this browser began. */

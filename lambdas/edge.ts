@@ -110,7 +110,7 @@ export const edge = (flow: string, endpoints: Readonly<Record<string, Endpoint>>
     })
 
 /** A Lambda handler for tasks that arrive by asynchronous invocation; what it throws makes Lambda repeat the task. */
-export const taskEdge = (flow: string, run: (task: Task) => Promise<void>) =>
+export const taskEdge = (flow: string, run: (task: Task, requestId: string) => Promise<void>) =>
   middy<Task, void>()
-    .use({ onError: (handling) => reportFailure(flow, asFailure(handling.error)) })
-    .handler(run)
+    .use({ onError: ({ error, context }) => reportFailure(flow, asFailure(error), context.awsRequestId) })
+    .handler((task, context) => run(task, context.awsRequestId))

@@ -8,7 +8,7 @@ import { edge } from './edge.ts'
 import { bestEffort } from './report.ts'
 import type { Endpoint } from './edge.ts'
 import { endings, grants, sessions, stage } from './runtime.ts'
-import { describeSession, endingWithGrant, requireLive } from './signed-in.ts'
+import { describeSession, endingWithGrant, reportRenewal, requireLive } from './signed-in.ts'
 
 /**
  * The session is kept alive and its grant renewed if that is due: at once where its token has ended, behind the answer where it still is
@@ -23,7 +23,9 @@ export const refresh =
       // One after the other: where the first fails, the answer must not leave a renewal behind in the middle of its work.
       const { claims } = await deps.sessions.open(live.session)
       const session = await deps.sessions.touch(live.session)
-      const { grant, renewal } = await deps.grants.access(live.grant)
+      const access = await deps.grants.access(live.grant)
+      reportRenewal('refresh', access, request)
+      const { grant, renewal } = access
       if (renewal !== undefined) await bestEffort('refresh', request, () => renewal)
       return json(200, describeSession({ session, grant }, claims, Math.floor(Date.now() / 1_000)))
     })

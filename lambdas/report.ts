@@ -1,6 +1,9 @@
 import { causeName, Failure, reasons } from '../shared/errors.ts'
+import { sessionOfGrant } from '../shared/grant-record.ts'
 import type { Request } from '../shared/message.ts'
 import { hashHandle, pseudonym } from '../shared/seal.ts'
+import type { Session } from '../shared/sessions.ts'
+import type { Key } from '../shared/table.ts'
 import { sessionTicket } from '../shared/user-agent.ts'
 import { logger } from './runtime.ts'
 
@@ -25,11 +28,36 @@ const isNews = (line: string, nowMs: number): boolean => {
   return true
 }
 
-/** The session that a request claims to be of, as a pseudonym. */
-const sessionOf = (request: Request | undefined): { session?: string } => {
-  if (request === undefined || request.cookies.length > 8_192) return {}
-  const { ticket } = sessionTicket(request)
-  return ticket === undefined ? {} : { session: pseudonym(hashHandle(ticket.handle)) }
+export type Facts = Record<string, string | number | boolean>
+
+/** The request, and the session that its cookie claims, as pseudonyms; of a task there is only its id. */
+const factsOf = (request: Request | string | undefined): Facts => {
+  if (request === undefined) return {}
+  if (typeof request === 'string') return { request_id: request }
+  const ticket = request.cookies.length > 8_192 ? undefined : sessionTicket(request).ticket
+  const provider = /^[a-z][a-z0-9-]{0,31}$/.exec(request.pathParameters['provider'] ?? '')?.[0]
+  return {
+    request_id: request.id,
+    ...(provider === undefined ? {} : { provider }),
+    ...(ticket === undefined
+      ? {}
+      : { session: pseudonym(hashHandle(ticket.handle)), account: pseudonym(ticket.account) }),
+  }
+}
+
+/** Whom a grant concerns, as pseudonyms. */
+export const holderOf = (key: Key): Facts => {
+  const session = sessionOfGrant(key)
+  return { account: pseudonym(key.pk.slice(2)), ...(session === undefined ? {} : { session: pseudonym(session) }) }
+}
+
+/** How many sessions ended, and where there were any, which, as pseudonyms, and whose. */
+export const endedSessions = (sessions: readonly Session[]): Facts => {
+  const [first] = sessions
+  if (first === undefined) return { count: 0 }
+  const { account, provider } = first
+  const names = sessions.map(({ key }) => pseudonym(key.sk.slice(2))).join(' ')
+  return { count: sessions.length, sessions: names, account: pseudonym(account), provider }
 }
 
 /**
@@ -55,11 +83,7 @@ const count = (flow: string, outcome: string): void => {
   process.stdout.write(`${JSON.stringify(metric)}\n`)
 }
 
-const write = (
-  level: 'info' | 'warn' | 'error',
-  line: string,
-  entry: Record<string, string | number | boolean>,
-): void => {
+const write = (level: 'info' | 'warn' | 'error', line: string, entry: Facts): void => {
   const { session, request_id: _, ...same } = entry
   if (session === undefined || isNews(JSON.stringify([line, session, same]), Date.now())) logger()[level](line, entry)
 }
@@ -73,42 +97,37 @@ export const asFailure = (error: unknown): Failure => {
 }
 
 /** A failure is in the log and counted: the reason and our own words, never a message of somebody else. */
-export const reportFailure = (flow: string, failure: Failure, request?: Request): void => {
+export const reportFailure = (flow: string, failure: Failure, request?: Request | string): void => {
   write(reasons[failure.reason].level, 'request failed', {
+    audit: true,
     flow,
     reason: failure.reason,
-    ...(request === undefined ? {} : { request_id: request.id }),
-    ...sessionOf(request),
+    ...factsOf(request),
     ...(failure.detail === undefined ? {} : { detail: failure.detail }),
     ...(failure.cause === undefined ? {} : { cause: causeName(failure.cause) }),
   })
   count(flow, failure.reason)
 }
 
-/** Everything that is audited. */
-export type AuditEvent =
-  | 'signed_in'
-  | 'signed_out'
-  | 'sessions_ended'
-  | 'signed_out_by_server'
-  | 'renewed'
-  | 'grant_ended'
-  | 'revoked'
+/** Everything that is audited besides failures. */
+export const auditEvents = [
+  'signed_in',
+  'signed_out',
+  'sessions_ended',
+  'signed_out_by_server',
+  'renewed',
+  'grant_ended',
+  'revoked',
+] as const
 
-/** An event is in the audit trail and counted. */
+/** An event is in the audit trail and counted; its facts win over what the request says. */
 export const audit = (
   flow: string,
-  event: AuditEvent,
-  facts: Record<string, string | number>,
-  request?: Request,
+  event: (typeof auditEvents)[number],
+  facts: Facts,
+  request?: Request | string,
 ): void => {
-  write('info', event, {
-    audit: true,
-    flow,
-    ...(request === undefined ? {} : { request_id: request.id }),
-    ...sessionOf(request),
-    ...facts,
-  })
+  write('info', event, { audit: true, flow, ...factsOf(request), ...facts })
   count(flow, event)
 }
 

@@ -2,13 +2,12 @@ import type { Stage } from '../shared/config.ts'
 import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import { json, query, single } from '../shared/message.ts'
-import { pseudonym } from '../shared/seal.ts'
 import { isLive } from '../shared/sessions.ts'
 import type { Session, Sessions } from '../shared/sessions.ts'
 import { clearSessionCookie, requireRequestProof } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { audit } from './report.ts'
+import { audit, endedSessions } from './report.ts'
 import { endings, sessions, stage } from './runtime.ts'
 import { requireLive } from './signed-in.ts'
 
@@ -72,8 +71,7 @@ export const endSessions =
       return all || idOf(session) !== idOf(current)
     })
     if (id !== undefined && chosen.length === 0) throw new Failure('session_unknown')
-    await deps.endings.endAll(chosen)
-    audit('sessions', 'sessions_ended', { count: chosen.length, account: pseudonym(current.account) }, request)
+    audit('sessions', 'sessions_ended', endedSessions(await deps.endings.endAll(chosen)), request)
     const cookies = chosen.some((session) => idOf(session) === idOf(current)) ? [clearSessionCookie()] : []
     return json(200, { ended: chosen.length }, { cookies })
   }

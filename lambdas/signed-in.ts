@@ -1,8 +1,10 @@
 import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
+import type { Access } from '../shared/grants.ts'
 import type { Request } from '../shared/message.ts'
 import type { Live, Sessions } from '../shared/sessions.ts'
 import { clearSessionCookie, sessionTicket } from '../shared/user-agent.ts'
+import { audit, holderOf } from './report.ts'
 
 /** The live session of a request, for the flows that need one. */
 
@@ -40,6 +42,11 @@ export const endingWithGrant = async <T>(
     await endings.buryGrant({ ...live.grant.key, version: live.grant.version })
     throw error.with({ cookies: [clearSessionCookie()] })
   }
+}
+
+/** A renewal that was carried out for this request is in the audit trail. */
+export const reportRenewal = (flow: string, { renewedHere, grant }: Access, request: Request): void => {
+  if (renewedHere) audit(flow, 'renewed', { provider: grant.provider, ...holderOf(grant.key) }, request)
 }
 
 /** What `GET /bff/session` and `POST /bff/refresh` say of a live session. Durations are seconds from `now`, which is seconds since the epoch. */

@@ -27,16 +27,16 @@ export interface Endings {
   end(key: Key): Promise<Session | undefined>
   /** The session of that key was removed; its grant is ended too, unless another session uses it. */
   release(key: Key): Promise<void>
-  /** These sessions of one account are over. */
-  endAll(sessions: readonly Session[]): Promise<void>
+  /** These sessions of one account are over; those of them that were there until now. */
+  endAll(sessions: readonly Session[]): Promise<Session[]>
   /** The grant is dead at the server: every session that uses it is over. */
   buryGrant(grant: Pick<Grant, 'version'> & Key): Promise<void>
-  /** The account has no more live sessions than that; the oldest ended, and those that were over are gone. How many that were. */
-  limit(account: AccountId, most: number): Promise<number>
-  /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. How many ended. */
-  endServerSession(issuer: string, sid: string): Promise<number>
-  /** Every session of the account is over, and no login that began before now succeeds any more. How many ended. */
-  endAccount(account: AccountId): Promise<number>
+  /** The account has no more live sessions than that; the oldest ended, and those that were over are gone: which they were. */
+  limit(account: AccountId, most: number): Promise<Session[]>
+  /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. Which ended. */
+  endServerSession(issuer: string, sid: string): Promise<Session[]>
+  /** Every session of the account is over, and no login that began before now succeeds any more. Which ended. */
+  endAccount(account: AccountId): Promise<Session[]>
   /** Runs once for that logout token; again only when an earlier run did not come to its end. */
   onceFor(issuer: string, jti: string, run: () => Promise<void>): Promise<void>
 }
@@ -73,7 +73,7 @@ export const createEndings = ({
     const used = new Set(items.map((item) => item['grant']))
     for (const item of items) {
       // Those that sessions share are named by their provider. A sign-in since then has replaced the grant, and its version with it.
-      const shared = item.sk.startsWith('G#') && item.sk === `G#${item['provider']}`
+      const shared = item.sk.startsWith('G#') && item.sk.slice(2) === item['provider']
       if (shared && !used.has(item.sk)) await grants.end(item, 'this')
     }
   }
@@ -101,9 +101,7 @@ export const createEndings = ({
     return ended.flatMap((result) => (result.status === 'fulfilled' ? (result.value ?? []) : []))
   }
 
-  const endAll = async (sessions: readonly Session[]): Promise<void> => {
-    await endEach(sessions.map(({ key }) => key))
-  }
+  const endAll = (sessions: readonly Session[]): Promise<Session[]> => endEach(sessions.map(({ key }) => key))
 
   const remember = async (key: Key): Promise<void> => {
     await table.write({ put: [{ ...key, ended_ms: now(), ttl: ttl() }] })
@@ -129,9 +127,7 @@ export const createEndings = ({
       )
       // Nobody's session ends for the sake of one that is over anyway and only has not been deleted yet.
       const { live = [], over = [] } = sessions
-      const surplus = [...over, ...live.slice(0, Math.max(0, live.length - most))]
-      await endAll(surplus)
-      return surplus.length
+      return await endAll([...over, ...live.slice(0, Math.max(0, live.length - most))])
     },
 
     async endServerSession(issuer, sid) {
@@ -142,14 +138,12 @@ export const createEndings = ({
       })
       const ended = await endEach(pointers.map(({ session }) => session))
       if (pointers.length > 0) await table.write({ remove: pointers.map(({ pointer }) => pointer) })
-      return ended.length
+      return ended
     },
 
     async endAccount(account) {
       await remember(accountEndKey(account))
-      const sessions = await list(account)
-      await endAll(sessions)
-      return sessions.length
+      return await endAll(await list(account))
     },
 
     async onceFor(issuer, jti, run) {

@@ -49,6 +49,9 @@ export const GRANT_FORMAT = 1
 /** A grant that the sessions of an account share has its provider's name; others have their session's. */
 export const isShared = (grant: Grant): boolean => grant.key.sk === `G#${grant.provider}`
 
+/** Names the one session that a grant belongs to, as its record does; undefined where sessions share the grant. */
+export const sessionOfGrant = ({ sk }: Key): string | undefined => /^G#([\w-]{43})$/.exec(sk)?.[1]
+
 /** The grant in a table item, or undefined when it is of no format that we know. */
 export const decodeGrant = (item: Item | undefined): Grant | undefined => {
   if (item === undefined || item['format'] !== GRANT_FORMAT) return undefined

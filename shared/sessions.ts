@@ -58,11 +58,17 @@ export interface NewSession extends Kept {
   replaces: Key | undefined
 }
 
+/** A session that just began: its ticket, and how long the ticket can be good at most. */
+export interface Started {
+  ticket: Ticket
+  maxAgeSeconds: number
+}
+
 export interface Sessions {
   /** The login of that state is spent; false when it was before, so that a callback counts once wherever it lands. */
   spendLogin(state: string, expires: number): Promise<boolean>
   /** A new session and its grant are in the table, under a handle that never was before. @throws login_overtaken */
-  start(from: NewSession): Promise<{ ticket: Ticket; maxAgeSeconds: number }>
+  start(from: NewSession): Promise<Started>
   /** The live session of a ticket with its grant, in one read; undefined when it never was or is over. */
   find(ticket: Ticket): Promise<Live | undefined>
   /** What is sealed in a session. @throws session_ended when it does not open */
