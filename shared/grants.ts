@@ -51,8 +51,10 @@ export type Renewed =
   /** Somebody else holds the lease. */
   | { kind: 'held' }
   | { kind: 'unavailable'; reason: Reason }
-  /** There is nothing to renew any more: the record is gone, or the server refused it for good. */
+  /** The server refused it for good, or never gave a refresh token. */
   | { kind: 'ended' }
+  /** The record is gone: whoever ended the session meanwhile has told the browser. */
+  | { kind: 'gone' }
 
 /** The wire side of a grant, given by `authorization-server`. */
 export interface GrantWire {
@@ -73,11 +75,11 @@ export interface Grants {
   newItem(key: Key, from: { provider: string; clientId: string; tokens: Tokens; ttl: number }): Promise<Item>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
-  /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, renewal_pending, server_* */
+  /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, session_missing, renewal_pending, server_* */
   access(grant: Grant): Promise<Access>
   /** The grant is renewed, or it is said why not. Never waits for another caller. */
   renew(grant: Grant): Promise<Renewed>
-  /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, renewal_pending, server_* */
+  /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, session_missing, renewal_pending, server_* */
   renewed(grant: Grant): Promise<{ grant: Grant; tokens: Tokens }>
   /** The record is gone and its tokens are revoked where the server can; that part never fails. */
   end(key: Key): Promise<void>
@@ -114,6 +116,9 @@ export const decodeGrant = (item: Item | undefined): Grant | undefined => {
 /** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
 const notNow = (reason: Reason): Failure =>
   new Failure(reasons[reason].status === 503 ? reason : 'server_failed', { detail: reason, retryAfterSeconds: 1 })
+
+/** Not `grant_ended`, which takes the cookie away: by now it may be that of a new session. */
+const endedMeanwhile = (): Failure => new Failure('session_missing', { detail: 'the session ended meanwhile' })
 
 /**
  * Grants in that table.
@@ -155,7 +160,7 @@ export const createGrants = ({
 
   const asRenewed = async (item: Item | undefined): Promise<Renewed> => {
     const grant = decodeGrant(item)
-    return grant === undefined ? { kind: 'ended' } : { kind: 'renewed', grant, tokens: await open(grant) }
+    return grant === undefined ? { kind: 'gone' } : { kind: 'renewed', grant, tokens: await open(grant) }
   }
 
   /** The new tokens are in the table, or given back to the server because the grant ended meanwhile. */
@@ -197,7 +202,7 @@ export const createGrants = ({
       return other?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
     }
     const leased = decodeGrant(claim.item)
-    if (leased === undefined) return { kind: 'ended' }
+    if (leased === undefined) return { kind: 'gone' }
     const tokens = await open(leased)
 
     // Somebody who was held up this long must not send: another caller may hold the lease by the time the answer is here.
@@ -236,13 +241,14 @@ export const createGrants = ({
         const outcome = await renew(current)
         if (outcome.kind === 'renewed') return outcome
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
+        if (outcome.kind === 'gone') throw endedMeanwhile()
         if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
       }
       if (now() + pauseMs > deadlineMs) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
       await delay(pauseMs * (0.5 + Math.random()))
       const [item] = await table.read([grant.key])
       const read = decodeGrant(item)
-      if (read === undefined) throw new Failure('grant_ended', { detail: 'the grant was ended meanwhile' })
+      if (read === undefined) throw endedMeanwhile()
       if (read.version !== grant.version) return { grant: read, tokens: await open(read) }
       current = read
     }
