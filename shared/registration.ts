@@ -14,26 +14,27 @@ const AUTHENTICATION_METHODS = ['client_secret_basic', 'client_secret_post', 'no
 
 export type AuthenticationMethod = (typeof AUTHENTICATION_METHODS)[number]
 
-const printable = z.string().check(z.regex(/^[\x20-\x7e]{1,4096}$/))
+const printable = () => z.string().check(z.regex(/^[\x20-\x7e]{1,4096}$/))
 
-/** A client as it is kept: the credentials, how to use them, and how to manage the registration. */
-export const clientSchema = z.object({
-  client_id: printable,
-  client_secret: z.optional(printable),
-  /** Seconds since the epoch; 0 never. */
-  client_secret_expires_at: z.optional(z.number()),
-  token_endpoint_auth_method: z.enum(AUTHENTICATION_METHODS),
-  id_token_signed_response_alg: z.optional(z.string()),
-  registration_client_uri: z.optional(z.string()),
-  registration_access_token: z.optional(printable),
-  redirect_uri: z.string(),
-  /** What is requested at authorization. */
-  scope: z.optional(z.string()),
-  /** What was asked for at registration; the server may have granted less. */
-  requested_scope: z.optional(z.string()),
-})
+/** A client as it is kept: the credentials, how to use them, and how to manage the registration. Built when used, since that takes its time. */
+export const clientSchema = () =>
+  z.object({
+    client_id: printable(),
+    client_secret: z.optional(printable()),
+    /** Seconds since the epoch; 0 never. */
+    client_secret_expires_at: z.optional(z.number()),
+    token_endpoint_auth_method: z.enum(AUTHENTICATION_METHODS),
+    id_token_signed_response_alg: z.optional(z.string()),
+    registration_client_uri: z.optional(z.string()),
+    registration_access_token: z.optional(printable()),
+    redirect_uri: z.string(),
+    /** What is requested at authorization. */
+    scope: z.optional(z.string()),
+    /** What was asked for at registration; the server may have granted less. */
+    requested_scope: z.optional(z.string()),
+  })
 
-export type Client = z.infer<typeof clientSchema>
+export type Client = z.infer<ReturnType<typeof clientSchema>>
 
 export interface RegistrationRequest {
   client_name: string
@@ -44,18 +45,19 @@ export interface RegistrationRequest {
   initial_access_token: string | undefined
 }
 
-const replySchema = z.object({
-  client_id: printable,
-  client_secret: z.optional(printable),
-  client_secret_expires_at: z.optional(z.int().check(z.gte(0))),
-  redirect_uris: z.array(z.string()),
-  grant_types: z.optional(z.array(z.string())),
-  token_endpoint_auth_method: z.optional(z.string()),
-  id_token_signed_response_alg: z.optional(z.string()),
-  scope: z.optional(z.string()),
-  registration_client_uri: z.optional(z.string()),
-  registration_access_token: z.optional(printable),
-})
+const replySchema = () =>
+  z.object({
+    client_id: printable(),
+    client_secret: z.optional(printable()),
+    client_secret_expires_at: z.optional(z.int().check(z.gte(0))),
+    redirect_uris: z.array(z.string()),
+    grant_types: z.optional(z.array(z.string())),
+    token_endpoint_auth_method: z.optional(z.string()),
+    id_token_signed_response_alg: z.optional(z.string()),
+    scope: z.optional(z.string()),
+    registration_client_uri: z.optional(z.string()),
+    registration_access_token: z.optional(printable()),
+  })
 
 const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']
 
@@ -106,7 +108,7 @@ const accept = (
   method: AuthenticationMethod,
   issuer: string,
 ): Client => {
-  const parsed = replySchema.safeParse(jsonObject(reply))
+  const parsed = replySchema().safeParse(jsonObject(reply))
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.') || 'the body'))].join(', ')
     throw refused(`the registration reply lacks or misspells ${members}`)
