@@ -1,6 +1,5 @@
 import { Logger } from '@aws-lambda-powertools/logger'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
-import { parseStage } from '../shared/config.ts'
 import { createCredentials } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
 import { createGrants } from '../shared/grants.ts'
@@ -10,6 +9,7 @@ import { createSealer, parseSealingKeys } from '../shared/seal.ts'
 import type { SealingKeys } from '../shared/seal.ts'
 import { createSecrets } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
+import { readStage } from '../shared/stage.ts'
 import { createTable } from '../shared/table.ts'
 
 /**
@@ -34,11 +34,7 @@ const variable = (name: string): string => {
 }
 
 /** What the stage file says. */
-export const stage = /* @__PURE__ */ once(() => {
-  const result = parseStage(JSON.parse(variable('COATCHECK_STAGE')))
-  if (!result.ok) throw new Failure('internal', { detail: `COATCHECK_STAGE: ${result.faults.join('; ')}` })
-  return result.stage
-})
+export const stage = /* @__PURE__ */ once(() => readStage(variable('COATCHECK_STAGE')))
 
 /** The log, one JSON object a line. */
 export const logger = /* @__PURE__ */ once(() => {

@@ -1,4 +1,3 @@
-import { callbackUrl, postLogoutUrl } from './config.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
@@ -7,6 +6,7 @@ import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
 import type { AccountId } from './seal.ts'
 import type { Claims } from './sessions.ts'
+import { callbackUrl, postLogoutUrl } from './stage.ts'
 
 /** What flows ask of a provider's authorization server. Which client, which credentials and what to do when they changed is decided here. */
 

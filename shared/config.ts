@@ -1,8 +1,9 @@
 import * as z from 'zod/mini'
 
 /**
- * The one schema of every setting: the stage file that an operator writes, and what each function reads back from its
- * environment. Nothing here identifies or protects by default: `origin`, `issuer` and targets must be written down.
+ * The one schema of every setting in the stage file that an operator writes. Functions take its types only: what they read back
+ * from their environment has been checked, and the schema is slow to build. Nothing here identifies or protects by default:
+ * `origin`, `issuer` and targets must be written down.
  */
 
 const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]'])
@@ -240,13 +241,3 @@ export const parseStage = (value: unknown): StageResult => {
     }),
   }
 }
-
-/** The callback URL registered for a provider: the one redirect URI of its client. */
-export const callbackUrl = (stage: Stage, providerName: string): string =>
-  `${stage.origin}/bff/callback/${providerName}`
-
-/** The URL that an authorization server sends the browser back to after RP-initiated logout. */
-export const postLogoutUrl = (stage: Stage): string => `${stage.origin}/bff/logout`
-
-/** The provider of a login that names none. */
-export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''
