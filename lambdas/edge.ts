@@ -6,6 +6,7 @@ import { isNavigation, json } from '../shared/message.ts'
 import type { Reply, Request } from '../shared/message.ts'
 import { errorPage } from './pages.ts'
 import { logger, stage } from './runtime.ts'
+import { sourceFrames } from './source-frames.ts'
 
 /**
  * Between API Gateway (HTTP API, payload 2.0) and the flows: an event becomes a plain request, a reply becomes a result, whatever is
@@ -98,9 +99,8 @@ const log = (flow: string, failure: Failure, requestId: string): void => {
 
 const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error
-  const frames =
-    error instanceof Error ? (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at ')) : []
-  return new Failure('internal', { detail: `${causeName(error)} ${frames.slice(0, 3).join(' ').trim()}`, cause: error })
+  const frames = error instanceof Error ? sourceFrames(error) : ''
+  return new Failure('internal', { detail: `${causeName(error)} ${frames}`.trim(), cause: error })
 }
 
 const answerFailures = (flow: string): MiddlewareObj<Event, Result> => ({
