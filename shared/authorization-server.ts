@@ -221,10 +221,8 @@ export const createAuthorizationServer = ({
           case 'server_timeout':
           case 'server_failed':
           case 'token_reply_invalid':
-            return { kind: 'unavailable', reason: error.reason, processed: 'perhaps' }
           case 'id_token_invalid':
-            // Nobody is signing in here; the public word for it is the server's fault.
-            return { kind: 'unavailable', reason: 'token_reply_invalid', processed: 'perhaps' }
+            return { kind: 'unavailable', reason: error.reason, processed: 'perhaps' }
           default:
             return { kind: 'unavailable', reason: error.reason, processed: 'no' }
         }
