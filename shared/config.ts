@@ -59,7 +59,10 @@ const scope = z
 const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
   client_name: describe(
-    z._default(z.string().check(z.minLength(1), z.maxLength(64)), 'Coatcheck'),
+    z._default(
+      z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),
+      'Coatcheck',
+    ),
     'Name under which Coatcheck registers; people read it on the consent page.',
   ),
   scopes: describe(
@@ -221,23 +224,49 @@ export type SessionSettings = Stage['session']
 /** What `parseStage` found: the stage with every default filled in, or one line per fault, each with its path. */
 export type StageResult = { ok: true; stage: Stage } | { ok: false; faults: string[] }
 
+const KINDS: Readonly<Record<string, string>> = {
+  string: 'text in quotes',
+  boolean: 'true or false',
+  array: 'a list in square brackets',
+  object: 'an object in braces',
+  record: 'an object in braces',
+  number: 'a number without quotes',
+  int: 'a whole number',
+}
+
+/** What to write instead, for the faults whose words the schema does not give itself. */
 const complaint = (issue: z.core.$ZodIssue): string => {
-  if (issue.code === 'unrecognized_keys') return `has no setting named ${issue.keys.join(', ')}`
-  if (issue.code === 'invalid_key') return `is no good name: it ${issue.issues[0]?.message ?? issue.message}`
-  if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) return 'is missing'
-  return issue.message
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return `has no setting named ${issue.keys.join(', ')}`
+    case 'invalid_key':
+      return `is no good name: it ${issue.issues[0]?.message ?? issue.message}`
+    case 'invalid_value':
+      return `must be one of ${issue.values.join(', ')}`
+    case 'invalid_type':
+      if (issue.message.endsWith('received undefined')) return 'is missing'
+      return issue.message.startsWith('must') ? issue.message : `must be ${KINDS[issue.expected] ?? issue.expected}`
+    case 'too_small':
+    case 'too_big': {
+      if (issue.message.startsWith('must')) return issue.message
+      const amount = issue.code === 'too_small' ? `at least ${issue.minimum}` : `at most ${issue.maximum}`
+      if (issue.origin === 'string') return `must have ${amount} characters`
+      return issue.origin === 'array' ? `must have ${amount} of them` : `must be ${amount}`
+    }
+    default:
+      return issue.message
+  }
 }
 
 /** The stage is checked against the schema, with every default filled in. Faults name the setting and what to write instead. */
 export const parseStage = (value: unknown): StageResult => {
   const result = stageSchema.safeParse(value)
   if (result.success) return { ok: true, stage: result.data }
-  return {
-    ok: false,
-    faults: result.error.issues.map((issue) => {
-      const path = issue.path.map(String).join('.')
-      const what = complaint(issue)
-      return path === '' ? `the stage ${what}` : `${path}: ${what}`
-    }),
+  const faults = new Map<string, string>()
+  for (const issue of result.error.issues) {
+    const path = issue.path.map(String).join('.')
+    // One a setting: what is of the wrong kind is often of the wrong length too.
+    if (!faults.has(path)) faults.set(path, `${path === '' ? 'the stage' : `${path}:`} ${complaint(issue)}`)
   }
+  return { ok: false, faults: [...faults.values()] }
 }
