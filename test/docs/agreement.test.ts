@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { readAssembly } from '../../infra/local/template.ts'
@@ -131,6 +131,12 @@ describe('the HTTP contract', () => {
     const known = rows.map(([reason, row]) => `${reason} ${row.level} ${row.status} ${row.code}`)
     expect(told.toSorted()).toEqual(known.toSorted())
   })
+})
+
+test('architecture.md tells the job of every module of lambdas and shared', () => {
+  const told = new Set(linkTargets(textOf('docs/architecture.md')))
+  const modules = globSync('{lambdas,shared}/*.ts', { cwd: root }).map((path) => `../${path.replaceAll('\\', '/')}`)
+  expect(modules.filter((path) => !told.has(path))).toEqual([])
 })
 
 test('README can be read in one sitting', () => {
