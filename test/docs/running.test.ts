@@ -52,7 +52,7 @@ const signedIn = async () => {
   return tab
 }
 
-test("README's frontend signs in, calls the API and signs out in Chromium", async () => {
+test("README's frontend signs in, calls the API and signs out in Chromium", { timeout: 60_000 }, async () => {
   const chromium = await launchChromium()
   try {
     const page = await chromium.newPage()
@@ -80,35 +80,35 @@ test('what the endpoints answer is what openapi.json says', async () => {
   const stranger = running.newBrowser()
   const typed = { headers: [['Accept', 'text/html']] as [string, string][] }
   const api = '/api/{api}/{path}'
-  const replies: [operation: string, status: number, reply: Promise<Reply>][] = [
-    ['GET /bff/session', 200, tab.fetch('/bff/session')],
-    ['GET /bff/session', 200, stranger.fetch('/bff/session')],
-    ['GET /bff/login', 302, tab.raw({ path: '/bff/login', ...typed })],
-    ['GET /bff/login', 400, tab.raw({ path: '/bff/login?return_to=//evil.example' })],
-    ['GET /bff/login', 400, tab.raw({ path: '/bff/login?provider=a&provider=b' })],
-    ['GET /bff/login', 403, tab.fetch('/bff/login')],
-    ['GET /bff/login', 404, tab.raw({ path: '/bff/login?provider=nobody' })],
-    ['GET /bff/login', 503, tab.raw({ path: '/bff/login', headers: [['Sec-Purpose', 'prefetch']] })],
-    ['GET /bff/callback/{provider}', 400, tab.raw({ path: '/bff/callback/main?code=a&state=b' })],
-    ['GET /bff/callback/{provider}', 400, tab.raw({ path: '/bff/callback/main?code=a&state=b', ...typed })],
-    ['POST /bff/refresh', 200, tab.fetch('/bff/refresh', { method: 'POST' })],
-    ['POST /bff/refresh', 401, stranger.fetch('/bff/refresh', { method: 'POST' })],
-    ['POST /bff/refresh', 403, tab.fetch('/bff/refresh', { method: 'POST', csrf: false })],
-    ['GET /bff/logout', 200, tab.raw({ path: '/bff/logout', ...typed })],
-    ['GET /bff/logout', 400, tab.raw({ path: '/bff/logout?return_to=/bff/logout' })],
-    ['POST /bff/logout', 403, tab.fetch('/bff/logout', { method: 'POST', csrf: false })],
-    ['POST /bff/logout', 200, stranger.fetch('/bff/logout', { method: 'POST' })],
-    [`GET ${api}`, 418, tab.fetch('/api/orders/status/418')],
-    [`GET ${api}`, 400, tab.fetch('/api/orders/%5C')],
-    [`GET ${api}`, 401, stranger.fetch('/api/orders/whoami')],
-    [`POST ${api}`, 403, tab.fetch('/api/orders/whoami', { method: 'POST', csrf: false })],
-    [`GET ${api}`, 404, tab.fetch('/api/nothing/whoami')],
-    [`GET ${api}`, 431, tab.fetch('/api/orders/whoami', { headers: { cookie: `a=${'b'.repeat(8_200)}` } })],
+  const replies: [operation: string, status: number, ask: () => Promise<Reply>][] = [
+    ['GET /bff/session', 200, () => tab.fetch('/bff/session')],
+    ['GET /bff/session', 200, () => stranger.fetch('/bff/session')],
+    ['GET /bff/login', 302, () => tab.raw({ path: '/bff/login', ...typed })],
+    ['GET /bff/login', 400, () => tab.raw({ path: '/bff/login?return_to=//evil.example' })],
+    ['GET /bff/login', 400, () => tab.raw({ path: '/bff/login?provider=a&provider=b' })],
+    ['GET /bff/login', 403, () => tab.fetch('/bff/login')],
+    ['GET /bff/login', 404, () => tab.raw({ path: '/bff/login?provider=nobody' })],
+    ['GET /bff/login', 503, () => tab.raw({ path: '/bff/login', headers: [['Sec-Purpose', 'prefetch']] })],
+    ['GET /bff/callback/{provider}', 400, () => tab.raw({ path: '/bff/callback/main?code=a&state=b' })],
+    ['GET /bff/callback/{provider}', 400, () => tab.raw({ path: '/bff/callback/main?code=a&state=b', ...typed })],
+    ['POST /bff/refresh', 200, () => tab.fetch('/bff/refresh', { method: 'POST' })],
+    ['POST /bff/refresh', 401, () => stranger.fetch('/bff/refresh', { method: 'POST' })],
+    ['POST /bff/refresh', 403, () => tab.fetch('/bff/refresh', { method: 'POST', csrf: false })],
+    ['GET /bff/logout', 200, () => tab.raw({ path: '/bff/logout', ...typed })],
+    ['GET /bff/logout', 400, () => tab.raw({ path: '/bff/logout?return_to=/bff/logout' })],
+    ['POST /bff/logout', 403, () => tab.fetch('/bff/logout', { method: 'POST', csrf: false })],
+    ['POST /bff/logout', 200, () => stranger.fetch('/bff/logout', { method: 'POST' })],
+    [`GET ${api}`, 418, () => tab.fetch('/api/orders/status/418')],
+    [`GET ${api}`, 400, () => tab.fetch('/api/orders/%5C')],
+    [`GET ${api}`, 401, () => stranger.fetch('/api/orders/whoami')],
+    [`POST ${api}`, 403, () => tab.fetch('/api/orders/whoami', { method: 'POST', csrf: false })],
+    [`GET ${api}`, 404, () => tab.fetch('/api/nothing/whoami')],
+    [`GET ${api}`, 431, () => tab.fetch('/api/orders/whoami', { headers: { cookie: `a=${'b'.repeat(8_200)}` } })],
   ]
-  for (const [name, status, sent] of replies) {
+  for (const [name, status, ask] of replies) {
     const operation = contract.get(name)
     if (operation === undefined) throw new Error(`openapi.json has no ${name}`)
-    const reply = await sent
+    const reply = await ask()
     expect([name, reply.status, reply.text.slice(0, 200)]).toEqual([name, status, expect.any(String)])
     expect(departures(operation, reply)).toEqual([])
   }
