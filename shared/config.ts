@@ -13,6 +13,14 @@ const parseUrl = (value: string): URL | undefined => (URL.canParse(value) ? new 
 const isSecureOrLoopback = (url: URL): boolean =>
   url.protocol === 'https:' || (url.protocol === 'http:' && LOOPBACK.has(url.hostname))
 
+/** One host, as a name or an IP address: wildcards are understood nowhere, and a dot at the end makes another origin of it. */
+const HOST = /^(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])$/
+
+const host = z.refine<string>((value) => {
+  const url = parseUrl(value)
+  return url === undefined || HOST.test(url.hostname)
+}, 'must name one host in letters, digits, hyphens and dots; wildcards are not understood')
+
 const describe = <T extends z.ZodMiniType>(schema: T, description: string): T => schema.check(z.describe(description))
 
 const origin = z.string().check(
@@ -24,6 +32,7 @@ const origin = z.string().check(
     const url = parseUrl(value)
     return url === undefined || isSecureOrLoopback(url)
   }, 'must use https; http is for localhost and 127.0.0.1 only'),
+  host,
 )
 
 const plainUrl = z.string().check(
@@ -37,6 +46,7 @@ const plainUrl = z.string().check(
     return url === undefined || (url.username === '' && url.password === '')
   }, 'must not contain a user name or password'),
   z.refine((value) => !/[?#]/.test(value), 'must not contain a query or a fragment'),
+  host,
   z.refine((value) => {
     const url = parseUrl(value)
     return url === undefined || url.href === value || url.href === `${value}/`
