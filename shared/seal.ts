@@ -29,6 +29,8 @@ export interface SealingKeys {
 }
 
 export interface Sealer {
+  /** The keys are on their way, for a caller that will need them after something else; a failure shows when they are used. */
+  prepare(): void
   /** The text is sealed under the current key. @throws secrets_unavailable */
   seal(purpose: Purpose, context: readonly string[], text: string): Promise<Uint8Array>
   /** The text, or undefined when the value was not sealed by us for this purpose and context. @throws secrets_unavailable */
@@ -106,6 +108,10 @@ export const parseSealingKeys = (value: string): SealingKeys => {
 
 /** Seals and opens under the keys that `readKeys` gives; it is asked each time, so that it may cache and re-read. */
 export const createSealer = (readKeys: () => Promise<SealingKeys>): Sealer => ({
+  prepare() {
+    readKeys().catch(() => undefined)
+  },
+
   async seal(purpose, context, text) {
     const { current, keys } = await readKeys()
     const material = keys[current]

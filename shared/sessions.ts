@@ -136,6 +136,8 @@ export const createSessions = ({
 
     async find({ account, handle }) {
       const key = sessionKey(account, hashHandle(handle))
+      // A cold instance reads its keys while the table is read, not after it.
+      sealer.prepare()
       const [sessionItem, grantItem] = await table.read([key, grantKeyOf(key)])
       const session = decodeSession(account, sessionItem)
       const grant = decodeGrant(grantItem)
