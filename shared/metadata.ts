@@ -138,7 +138,7 @@ export const discover = async (send: Send, issuer: string, endpointOrigins: read
     const value = jsonObject(reply)
     if (value === undefined) {
       const type = header(reply, 'content-type') ?? 'no content type'
-      complaints.push(`${url.pathname} is not JSON but ${type.slice(0, 40)}`)
+      complaints.push(`${url.pathname} holds no JSON object (content type: ${type.slice(0, 40)})`)
       continue
     }
     return judgeMetadata(value, issuer, endpointOrigins)
