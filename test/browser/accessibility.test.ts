@@ -68,7 +68,7 @@ test('no page keeps anybody out, light or dark, wide or narrow', async () => {
   }
   expect(faults).toEqual([])
   expect(await page.getByRole('heading', { level: 1 }).innerText()).toBe('You are signed out')
-})
+}, 90_000)
 
 test('what the pages are searched for would be found', async () => {
   const { page } = await demo.visit({ viewport: { width: 320, height: 640 } })
