@@ -98,7 +98,7 @@ export const parseSealingKeys = (value: string): SealingKeys => {
   } catch {
     // falls through: a value that is not JSON has no keys
   }
-  if (current === undefined || keys[current] === undefined) {
+  if (current === undefined || !Object.hasOwn(keys, current)) {
     throw new Failure('secrets_unavailable', {
       detail: 'the sealing secret holds no current key of at least 32 characters',
     })
