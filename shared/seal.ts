@@ -1,4 +1,5 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, createSecretKey, hkdfSync, randomBytes } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { Failure } from './errors.ts'
 
 /**
@@ -80,9 +81,10 @@ export const codeChallenge = (verifier: string): string => sha256(verifier)
 const associatedData = (purpose: Purpose, context: readonly string[]): Uint8Array =>
   Buffer.from(JSON.stringify([FORMAT, purpose, ...context]))
 
-const derive = (material: string, salt: Uint8Array, purpose: Purpose): { key: Uint8Array; nonce: Uint8Array } => {
+const derive = (material: string, salt: Uint8Array, purpose: Purpose): { key: KeyObject; nonce: Uint8Array } => {
   const bytes = new Uint8Array(hkdfSync('sha256', material, salt, `coatcheck ${FORMAT} ${purpose}`, 32 + NONCE_BYTES))
-  return { key: bytes.subarray(0, 32), nonce: bytes.subarray(32) }
+  // As a key object, because a cipher takes twice as long to begin with bytes.
+  return { key: createSecretKey(bytes.subarray(0, 32)), nonce: bytes.subarray(32) }
 }
 
 /** The sealing keys in a secret's value: `{"current": "<id>", "<id>": "<key>", ...}`. @throws secrets_unavailable when it is not that */
