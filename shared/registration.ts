@@ -106,7 +106,7 @@ const accept = (
   reply: IncomingReply,
   wanted: RegistrationRequest,
   method: AuthenticationMethod,
-  issuer: string,
+  metadata: Metadata,
 ): Client => {
   const parsed = replySchema().safeParse(jsonObject(reply))
   if (!parsed.success) {
@@ -124,11 +124,11 @@ const accept = (
   if (granted === undefined) throw refused(`the server registered an authentication method that was not asked for`)
   if (granted !== 'none' && got.client_secret === undefined) throw refused(`the server issued no secret for ${granted}`)
   const management = got.registration_client_uri
-  if (
-    management !== undefined &&
-    (!URL.canParse(management) || new URL(management).origin !== new URL(issuer).origin)
-  ) {
-    throw refused('the registration management URI is not on the issuer')
+  const origins = [metadata.issuer, metadata.registration_endpoint].flatMap((url) =>
+    url === undefined ? [] : [new URL(url).origin],
+  )
+  if (management !== undefined && (!URL.canParse(management) || !origins.includes(new URL(management).origin))) {
+    throw refused('the registration management URI is not on the issuer, nor where registration is')
   }
   return {
     client_id: got.client_id,
@@ -184,7 +184,7 @@ export const register = async (send: Send, metadata: Metadata, wanted: Registrat
   })
   if (reply.status !== 201 && reply.status !== 200)
     throw refused(`the server refused the registration: ${errorText(reply)}`)
-  const client = accept(reply, wanted, method, metadata.issuer)
+  const client = accept(reply, wanted, method, metadata)
   // What the server registered is a ceiling (RFC 7591 section 2): more than that is refused at authorization.
   const ceiling = client.scope?.split(' ')
   const allowed =
