@@ -3,11 +3,11 @@ import { startRecordingResourceServer, tokenOf } from './resource-server.ts'
 import { signIn } from './sign-in.ts'
 import { startStrictStack, type StackOptions } from './stacks.ts'
 
-/** How long a lease lasts in stacks for renewal: the authorization server has one second, and five are for the save and the clocks. */
-export const leaseMs = 6_000
+/** How long a lease lasts in stacks for renewal: the authorization server has two seconds, and five are for the save and the clocks. */
+export const leaseMs = 7_000
 
 /**
- * A stack whose grants tests make old: a strict authorization server with refresh token rotation that has one second to
+ * A stack whose grants tests make old: a strict authorization server with refresh token rotation that has two seconds to
  * answer, a resource server that records, and the records in an operator's hands.
  */
 export const startRenewalStack = async (options: Pick<StackOptions, 'maxInstances' | 'gate'> = {}) => {
@@ -15,7 +15,7 @@ export const startRenewalStack = async (options: Pick<StackOptions, 'maxInstance
   const stack = await startStrictStack({
     ...options,
     target: resourceServer.url,
-    stage: (stage) => ({ ...stage, renewal: { authorization_server_timeout_seconds: 1 } }),
+    stage: (stage) => ({ ...stage, renewal: { authorization_server_timeout_seconds: 2 } }),
   })
   const { authorizationServer } = stack
   const records = openRecords(stack.stack)
