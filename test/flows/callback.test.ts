@@ -130,9 +130,13 @@ describe('what the token endpoint answers besides', () => {
 
 describe('a session', () => {
   test('is new at every login, and ends the one that the browser had', async () => {
+    const others = signedInRecords(await stack.items())
     await signIn(tab)
     const [first, grant] = [ticket(), stack.authorizationServer.grants.at(-1)]
+    const records = signedInRecords(await stack.items()).filter((key) => !others.includes(key))
     await signIn(tab)
+    const left = signedInRecords(await stack.items())
+    expect(records.filter((key) => left.includes(key))).toEqual([])
     expect(ticket().split('.')[1]).not.toBe(first.split('.')[1])
     expect([await isLive(first), await isLive(ticket())]).toEqual([false, true])
     expect(grant?.live, 'its tokens are revoked').toBe(false)
