@@ -14,7 +14,7 @@ describe('a quick run of the benchmark', () => {
   beforeAll(async () => {
     const { stdout } = await run('--quick', '--json')
     result = JSON.parse(stdout)
-  }, 120_000)
+  }, 300_000)
 
   const rowsOf = (groups: { name: string }[][]) => groups.map((group) => group.map(({ name }) => name))
 

@@ -23,7 +23,7 @@ answers JSON, and for the API call one that calls the resource server besides.
 `
 
 const floorEntries = { floor: 'test/bench/floor.ts', 'floor-proxy': 'test/bench/floor-proxy.ts' }
-const few: Result['settings'] = { rounds: 3, calls: 50, warmUp: 50, runs: 3 }
+const few: Result['settings'] = { rounds: 2, calls: 20, warmUp: 20, runs: 2 }
 const many: Result['settings'] = { rounds: 41, calls: 100, warmUp: 800, runs: 31 }
 const progress = (text: string): void => void process.stderr.write(`${text}\n`)
 
