@@ -16,7 +16,9 @@ type AnswerKind = (typeof answers)[number]
 const saves = ['ok', 'ok', 'failing', 'unanswered'] as const
 type SaveKind = (typeof saves)[number]
 
+const settings = { leeway_seconds: 60, authorization_server_timeout_seconds: 1 }
 const leaseMs = 6_000
+const sealer = createSealer(async () => ({ current: 'k', keys: { k: 'a key of thirty-two characters...' } }))
 const tableName = 'grants'
 let dynamoDb: AwsServer
 let table: Table
@@ -139,8 +141,6 @@ test(
       const server = createServer(clock, [...plan.answers])
       saveFaults = [...plan.saves]
       const now = () => Date.now() + clock.jumpMs
-      const settings = { leeway_seconds: 60, authorization_server_timeout_seconds: 1 }
-      const sealer = createSealer(async () => ({ current: 'k', keys: { k: 'a key of thirty-two characters...' } }))
       /** Each caller is an instance of its own: nothing is shared but the table and the server. */
       const instance = (): Grants =>
         createGrants({ table: createTable(tableName), sealer, wire: server.wire, settings, now })
@@ -211,3 +211,36 @@ test(
     await fc.assert(happens, { numRuns: 60 })
   },
 )
+
+test('a refusal is believed only where nothing newer is there', async () => {
+  const clock = { jumpMs: 0 }
+  const now = () => Date.now() + clock.jumpMs
+  const key: Key = { pk: 'A#refused', sk: 'G#1' }
+  const tokens = (number: number): Tokens => ({
+    access_token: `at-${number}`,
+    refresh_token: `rt-${number}`,
+    id_token: undefined,
+    scope: undefined,
+    expires: 9_999_999_999,
+  })
+  const wire = (refresh: GrantWire['refresh']): GrantWire => ({ refresh, revoke: async () => {} })
+  const instance = (refresh: GrantWire['refresh']): Grants =>
+    createGrants({ table, sealer, wire: wire(refresh), settings, now })
+
+  const second = instance(async () => ({ kind: 'refreshed', tokens: tokens(2) }))
+  await table.create(await second.newItem(key, { provider: 'p', clientId: 'c', tokens: tokens(1), ttl: 9_999_999_999 }))
+  const grant = decodeGrant((await table.read([key]))[0])
+  if (grant === undefined) throw new Error('the grant is not there')
+
+  // The first caller is held up until its lease has run out and somebody else has renewed; then the server refuses it.
+  const first = instance(async () => {
+    clock.jumpMs += leaseMs + 500
+    await second.renewed(grant)
+    return { kind: 'refused' }
+  })
+  const renewed = await first.renewed(grant)
+  expect(renewed.tokens).toEqual(tokens(2))
+
+  const refused = instance(async () => ({ kind: 'refused' }))
+  await expect(refused.renewed(renewed.grant)).rejects.toMatchObject({ reason: 'grant_ended' })
+})
