@@ -226,7 +226,6 @@ export const stageSchema = z
   )
 
 export type Stage = z.infer<typeof stageSchema>
-export type Provider = Stage['providers'][string]
 export type Api = Stage['apis'][string]
 export type Renewal = Stage['renewal']
 export type SessionSettings = Stage['session']

@@ -21,7 +21,7 @@ test('the stack has no finding of cdk-nag that is not accepted for a reason', ()
     providers: { main: { issuer: 'https://as.example.com' } },
     apis: { orders: { provider: 'main', target: 'https://orders.example.com' } },
   })
-  new CoatcheckStack(app, 'coatcheck-nag', { stage })
-  const { violations } = new AwsSolutionsChecks(app).validateScope(app)
+  const stack = new CoatcheckStack(app, 'coatcheck-nag', { stage })
+  const { violations } = new AwsSolutionsChecks(app).validateScope(stack)
   expect([...new Set(violations.map(({ ruleName }) => ruleName))].toSorted()).toEqual(Object.keys(accepted).toSorted())
 })
