@@ -53,7 +53,7 @@ export class FlowFunction extends Construct {
       code: Code.fromAsset(props.bundle),
       memorySize: 512,
       timeout: Duration.seconds(props.timeoutSeconds),
-      environment: { NODE_OPTIONS: '--enable-source-maps', ...props.environment },
+      environment: props.environment,
       role,
       logGroup,
       loggingFormat: LoggingFormat.TEXT,

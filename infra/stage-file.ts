@@ -26,6 +26,23 @@ export class StageFault extends Error {
 export const stagePath = (nameOrFile: string): string =>
   nameOrFile.endsWith('.json') ? path.resolve(nameOrFile) : path.join(STAGES, `${nameOrFile}.json`)
 
+/** Settings that stand twice in one object of a JSON text, by path; `JSON.parse` keeps the last of them without a word. */
+const repeated = (json: string): string[] => {
+  const open: { keys: Set<string>; at: string }[] = []
+  const found: string[] = []
+  for (const [token, colon] of json.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
+    const inner = open.at(-1)
+    if (token === '{' || token === '[') open.push({ keys: new Set(), at: '' })
+    else if (token === '}' || token === ']') open.pop()
+    else if (colon !== undefined && inner !== undefined) {
+      inner.at = String(JSON.parse(token.slice(0, -colon.length)))
+      if (inner.keys.has(inner.at)) found.push(open.map(({ at }) => at).join('.'))
+      inner.keys.add(inner.at)
+    }
+  }
+  return found
+}
+
 /** The content of a stage file, not yet checked. @throws StageFault */
 export const readStageFile = (nameOrFile: string): unknown => {
   const file = stagePath(nameOrFile)
@@ -37,11 +54,19 @@ export const readStageFile = (nameOrFile: string): unknown => {
       `there is no readable file ${path.relative('', file)}; name it with -c stage=<name or file>`,
     ])
   }
+  let content: unknown
   try {
-    return JSON.parse(text)
+    content = JSON.parse(text)
   } catch (error) {
     throw new StageFault(nameOrFile, [`it is not JSON: ${error instanceof Error ? error.message : 'unreadable'}`])
   }
+  const twice = repeated(text)
+  if (twice.length > 0)
+    throw new StageFault(
+      nameOrFile,
+      twice.map((setting) => `${setting}: stands twice`),
+    )
+  return content
 }
 
 /** The checked stage, with every default filled in. @throws StageFault */

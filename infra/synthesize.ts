@@ -2,7 +2,7 @@ import { App } from 'aws-cdk-lib'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
 import { bundleEntries, CoatcheckStack } from './stack.ts'
-import { checkStage } from './stage-file.ts'
+import { checkStage, StageFault } from './stage-file.ts'
 
 let built: Bundles | undefined
 
@@ -21,6 +21,11 @@ export const synthesize = async ({
   outdir?: string
   name?: string
 }): Promise<{ assembly: string }> => {
+  if (!/^[a-z0-9-]{1,64}$/i.test(name)) {
+    throw new StageFault(name, [
+      'its name goes into the name of the stack: it must be up to 64 letters, digits and hyphens',
+    ])
+  }
   const checked = checkStage(name, stage)
   built ??= bundle(bundleEntries)
   const app = new App({ ...(outdir === undefined ? {} : { outdir }), analyticsReporting: false })

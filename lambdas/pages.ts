@@ -9,18 +9,19 @@ const STYLE = `:root{color-scheme:light dark;--ink:#1d2129;--paper:#f6f5f2;--car
 @media (prefers-color-scheme:dark){:root{--ink:#eceae5;--paper:#16181d;--card:#1f2229;--line:#3a3f4a;--soft:#aab0bc;--accent:#f0a6bd;--on-accent:#2a0a16}}
 *{box-sizing:border-box}
 body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--paper);color:var(--ink);font:1rem/1.6 system-ui,sans-serif}
-main{width:100%;max-width:32rem;padding:2.25rem 2.25rem 2rem;background:var(--card);border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:.5rem}
+main{width:100%;max-width:32rem;padding:clamp(1.25rem,6vw,2.25rem);background:var(--card);border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:.5rem}
 h1{margin:0 0 .75rem;font-size:1.5rem;line-height:1.25}
 p{margin:0 0 1.25rem}
-.actions{display:flex;flex-wrap:wrap;gap:.75rem;align-items:center;margin:1.5rem 0}
+.actions{display:flex;flex-wrap:wrap;gap:.75rem 1.25rem;align-items:center;margin:1.5rem 0}
 a,button{color:var(--accent);font:inherit}
-.primary{display:inline-block;padding:.6rem 1.25rem;border:0;border-radius:.375rem;background:var(--accent);color:var(--on-accent);font-weight:600;text-decoration:none;cursor:pointer}
+.primary{display:inline-block;padding:.6rem 1.25rem;border:1px solid transparent;text-align:center;border-radius:.375rem;background:var(--accent);color:var(--on-accent);font-weight:600;text-decoration:none;cursor:pointer}
 a:focus-visible,button:focus-visible{outline:3px solid var(--accent);outline-offset:3px}
 dl{margin:1.5rem 0 0;padding-top:1rem;border-top:1px solid var(--line);display:grid;grid-template-columns:auto 1fr;gap:.15rem 1rem;color:var(--soft);font-size:.875rem}
 dt,dd{margin:0}dd{overflow-wrap:anywhere;font-family:ui-monospace,monospace}
+main>:last-child{margin-bottom:0}
 `
 /** SHA-256 of STYLE; a test compares. */
-export const STYLE_HASH = 'sha256-b5JS/R9PZ98LdfJosEr7JhLI+L1n12IZxysTPYl1d4o='
+export const STYLE_HASH = 'sha256-KaiyDlOpIll31hqiVF/lbQp8HRjULohQwus4ocKQWpM='
 
 /** The style sheet, for the test that compares it with its hash. */
 export const styleSheet = (): string => STYLE

@@ -6,6 +6,7 @@ import type { Session } from '../shared/sessions.ts'
 import type { Key } from '../shared/table.ts'
 import { sessionTicket } from '../shared/user-agent.ts'
 import { logger } from './runtime.ts'
+import { sourceFrames } from './source-frames.ts'
 
 /**
  * What operators and auditors get to read: one log line a failure and an event, with pseudonyms and never a secret; and a count of each
@@ -91,9 +92,8 @@ const write = (level: 'info' | 'warn' | 'error', line: string, entry: Facts): vo
 /** What was thrown, as a failure of the table; what is not of ours keeps its name and where it happened, not its words. */
 export const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error
-  const frames =
-    error instanceof Error ? (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at ')) : []
-  return new Failure('internal', { detail: `${causeName(error)} ${frames.slice(0, 3).join(' ').trim()}`, cause: error })
+  const frames = error instanceof Error ? sourceFrames(error) : ''
+  return new Failure('internal', { detail: `${causeName(error)} ${frames}`.trim(), cause: error })
 }
 
 /** A failure is in the log and counted: the reason and our own words, never a message of somebody else. */

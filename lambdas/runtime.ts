@@ -1,7 +1,6 @@
 import { Logger } from '@aws-lambda-powertools/logger'
 import { createReadAccount } from '../shared/account.ts'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
-import { parseStage } from '../shared/config.ts'
 import { createCredentials } from '../shared/credentials.ts'
 import { createEndings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
@@ -13,6 +12,7 @@ import { createSealer } from '../shared/seal.ts'
 import { createSealingKeys } from '../shared/sealing-keys.ts'
 import { createSecrets } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
+import { readStage } from '../shared/stage.ts'
 import { createTable } from '../shared/table.ts'
 import { createTasks } from '../shared/tasks.ts'
 
@@ -38,11 +38,7 @@ const variable = (name: string): string => {
 }
 
 /** What the stage file says. */
-export const stage = /* @__PURE__ */ once(() => {
-  const result = parseStage(JSON.parse(variable('COATCHECK_STAGE')))
-  if (!result.ok) throw new Failure('internal', { detail: `COATCHECK_STAGE: ${result.faults.join('; ')}` })
-  return result.stage
-})
+export const stage = /* @__PURE__ */ once(() => readStage(variable('COATCHECK_STAGE')))
 
 /** The log, one JSON object a line. */
 export const logger = /* @__PURE__ */ once(() => {

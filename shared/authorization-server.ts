@@ -1,5 +1,4 @@
 import type { Account, ReadAccount } from './account.ts'
-import { callbackUrl, postLogoutUrl } from './config.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
@@ -9,6 +8,7 @@ import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
 import type { AccountId } from './seal.ts'
 import type { Claims } from './sessions.ts'
+import { callbackUrl, postLogoutUrl } from './stage.ts'
 
 /** What flows ask of a provider's authorization server. Which client, which credentials and what to do when they changed is decided here. */
 
@@ -252,10 +252,8 @@ export const createAuthorizationServer = ({
           case 'server_timeout':
           case 'server_failed':
           case 'token_reply_invalid':
-            return { kind: 'unavailable', reason: error.reason, processed: 'perhaps' }
           case 'id_token_invalid':
-            // Nobody is signing in here; the public word for it is the server's fault.
-            return { kind: 'unavailable', reason: 'token_reply_invalid', processed: 'perhaps' }
+            return { kind: 'unavailable', reason: error.reason, processed: 'perhaps' }
           default:
             return { kind: 'unavailable', reason: error.reason, processed: 'no' }
         }

@@ -1,8 +1,9 @@
 import * as z from 'zod/mini'
 
 /**
- * The one schema of every setting: the stage file that an operator writes, and what each function reads back from its
- * environment. Nothing here identifies or protects by default: `origin`, `issuer` and targets must be written down.
+ * The one schema of every setting in the stage file that an operator writes. Functions take its types only: what they read back
+ * from their environment has been checked, and the schema is slow to build. Nothing here identifies or protects by default:
+ * `origin`, `issuer` and targets must be written down.
  */
 
 const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]'])
@@ -11,6 +12,14 @@ const parseUrl = (value: string): URL | undefined => (URL.canParse(value) ? new 
 
 const isSecureOrLoopback = (url: URL): boolean =>
   url.protocol === 'https:' || (url.protocol === 'http:' && LOOPBACK.has(url.hostname))
+
+/** One host, as a name or an IP address: wildcards are understood nowhere, and a dot at the end makes another origin of it. */
+const HOST = /^(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])$/
+
+const host = z.refine<string>((value) => {
+  const url = parseUrl(value)
+  return url === undefined || HOST.test(url.hostname)
+}, 'must name one host in letters, digits, hyphens and dots; wildcards are not understood')
 
 const describe = <T extends z.ZodMiniType>(schema: T, description: string): T => schema.check(z.describe(description))
 
@@ -23,6 +32,7 @@ const origin = z.string().check(
     const url = parseUrl(value)
     return url === undefined || isSecureOrLoopback(url)
   }, 'must use https; http is for localhost and 127.0.0.1 only'),
+  host,
 )
 
 const plainUrl = z.string().check(
@@ -36,6 +46,7 @@ const plainUrl = z.string().check(
     return url === undefined || (url.username === '' && url.password === '')
   }, 'must not contain a user name or password'),
   z.refine((value) => !/[?#]/.test(value), 'must not contain a query or a fragment'),
+  host,
   z.refine((value) => {
     const url = parseUrl(value)
     return url === undefined || url.href === value || url.href === `${value}/`
@@ -75,7 +86,10 @@ const account = z.strictObject({
 const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
   client_name: describe(
-    z._default(z.string().check(z.minLength(1), z.maxLength(64)), 'Coatcheck'),
+    z._default(
+      z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),
+      'Coatcheck',
+    ),
     'Name under which Coatcheck registers; people read it on the consent page.',
   ),
   scopes: describe(
@@ -254,8 +268,7 @@ export const stageSchema = z
   )
 
 export type Stage = z.infer<typeof stageSchema>
-export type Provider = Stage['providers'][string]
-export type AccountEndpoint = NonNullable<Provider['account']>
+export type AccountEndpoint = NonNullable<Stage['providers'][string]['account']>
 export type Api = Stage['apis'][string]
 export type Renewal = Stage['renewal']
 export type SessionSettings = Stage['session']
@@ -263,37 +276,49 @@ export type SessionSettings = Stage['session']
 /** What `parseStage` found: the stage with every default filled in, or one line per fault, each with its path. */
 export type StageResult = { ok: true; stage: Stage } | { ok: false; faults: string[] }
 
+const KINDS: Readonly<Record<string, string>> = {
+  string: 'text in quotes',
+  boolean: 'true or false',
+  array: 'a list in square brackets',
+  object: 'an object in braces',
+  record: 'an object in braces',
+  number: 'a number without quotes',
+  int: 'a whole number',
+}
+
+/** What to write instead, for the faults whose words the schema does not give itself. */
 const complaint = (issue: z.core.$ZodIssue): string => {
-  if (issue.code === 'unrecognized_keys') return `has no setting named ${issue.keys.join(', ')}`
-  if (issue.code === 'invalid_key') return `is no good name: it ${issue.issues[0]?.message ?? issue.message}`
-  if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) return 'is missing'
-  return issue.message
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return `has no setting named ${issue.keys.join(', ')}`
+    case 'invalid_key':
+      return `is no good name: it ${issue.issues[0]?.message ?? issue.message}`
+    case 'invalid_value':
+      return `must be one of ${issue.values.join(', ')}`
+    case 'invalid_type':
+      if (issue.message.endsWith('received undefined')) return 'is missing'
+      return issue.message.startsWith('must') ? issue.message : `must be ${KINDS[issue.expected] ?? issue.expected}`
+    case 'too_small':
+    case 'too_big': {
+      if (issue.message.startsWith('must')) return issue.message
+      const amount = issue.code === 'too_small' ? `at least ${issue.minimum}` : `at most ${issue.maximum}`
+      if (issue.origin === 'string') return `must have ${amount} characters`
+      return issue.origin === 'array' ? `must have ${amount} of them` : `must be ${amount}`
+    }
+    default:
+      return issue.message
+  }
 }
 
 /** The stage is checked against the schema, with every default filled in. Faults name the setting and what to write instead. */
 export const parseStage = (value: unknown): StageResult => {
   const result = stageSchema.safeParse(value)
   if (result.success) return { ok: true, stage: result.data }
-  return {
-    ok: false,
-    faults: result.error.issues.map((issue) => {
-      const path = issue.path.map(String).join('.')
-      const what = complaint(issue)
-      return path === '' ? `the stage ${what}` : `${path}: ${what}`
-    }),
+  const faults = new Map<string, string>()
+  for (const issue of result.error.issues) {
+    const path = issue.path.map(String).join('.')
+    // One a setting: what is of the wrong kind is often of the wrong length too.
+    if (!faults.has(path)) faults.set(path, `${path === '' ? 'the stage' : `${path}:`} ${complaint(issue)}`)
   }
+  return { ok: false, faults: [...faults.values()] }
 }
-
-/** The callback URL registered for a provider: the one redirect URI of its client. */
-export const callbackUrl = (stage: Stage, providerName: string): string =>
-  `${stage.origin}/bff/callback/${providerName}`
-
-/** The URL that an authorization server sends the browser back to after RP-initiated logout. */
-export const postLogoutUrl = (stage: Stage): string => `${stage.origin}/bff/logout`
-
-/** The URL that an authorization server posts logout tokens to (OpenID Connect Back-Channel Logout 1.0). */
-export const backchannelLogoutUrl = (stage: Stage, providerName: string): string =>
-  `${stage.origin}/bff/backchannel-logout/${providerName}`
-
-/** The provider of a login that names none. */
-export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''

@@ -9,14 +9,18 @@ import type { Secrets } from './secrets.ts'
 
 const FORMAT = 1
 
-const registrationSchema = z.object({
-  format: z.literal(FORMAT),
-  /** Credentials are only ever used with this issuer. */
-  issuer: z.string(),
-  metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
-  current: clientSchema,
-  retiring: z.array(clientSchema),
-})
+/** Built when a secret is read: a schema at the top costs each cold start milliseconds. */
+const registrationSchema = () => {
+  const client = clientSchema()
+  return z.object({
+    format: z.literal(FORMAT),
+    /** Credentials are only ever used with this issuer. */
+    issuer: z.string(),
+    metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
+    current: client,
+    retiring: z.array(client),
+  })
+}
 
 /** What the secret of a provider holds. */
 export interface Registration {
@@ -40,7 +44,7 @@ export const newRegistration = (metadata: Metadata, current: Client, retiring: C
 /** The registration in a secret's value, or undefined when it holds something else. */
 export const parseRegistration = (value: string): Registration | undefined => {
   try {
-    const parsed = registrationSchema.safeParse(JSON.parse(value))
+    const parsed = registrationSchema().safeParse(JSON.parse(value))
     return parsed.success ? parsed.data : undefined
   } catch {
     return undefined

@@ -8,30 +8,31 @@ import type { IncomingReply, Send } from './http.ts'
 const LIMIT_BYTES = 256 * 1024
 const TIMEOUT_MS = 5_000
 
-const strings = z.optional(z.array(z.string()))
+/** The members that Coatcheck reads; all others are dropped. Built when used: a schema costs each cold start milliseconds. */
+const metadataSchema = () => {
+  const strings = z.optional(z.array(z.string()))
+  return z.object({
+    issuer: z.string(),
+    authorization_endpoint: z.string(),
+    token_endpoint: z.string(),
+    registration_endpoint: z.optional(z.string()),
+    revocation_endpoint: z.optional(z.string()),
+    userinfo_endpoint: z.optional(z.string()),
+    jwks_uri: z.optional(z.string()),
+    end_session_endpoint: z.optional(z.string()),
+    pushed_authorization_request_endpoint: z.optional(z.string()),
+    scopes_supported: strings,
+    response_types_supported: strings,
+    grant_types_supported: strings,
+    code_challenge_methods_supported: strings,
+    token_endpoint_auth_methods_supported: strings,
+    id_token_signing_alg_values_supported: strings,
+    authorization_response_iss_parameter_supported: z.optional(z.boolean()),
+    backchannel_logout_supported: z.optional(z.boolean()),
+  })
+}
 
-/** The members that Coatcheck reads; all others are dropped. */
-const metadataSchema = z.object({
-  issuer: z.string(),
-  authorization_endpoint: z.string(),
-  token_endpoint: z.string(),
-  registration_endpoint: z.optional(z.string()),
-  revocation_endpoint: z.optional(z.string()),
-  userinfo_endpoint: z.optional(z.string()),
-  jwks_uri: z.optional(z.string()),
-  end_session_endpoint: z.optional(z.string()),
-  pushed_authorization_request_endpoint: z.optional(z.string()),
-  scopes_supported: strings,
-  response_types_supported: strings,
-  grant_types_supported: strings,
-  code_challenge_methods_supported: strings,
-  token_endpoint_auth_methods_supported: strings,
-  id_token_signing_alg_values_supported: strings,
-  authorization_response_iss_parameter_supported: z.optional(z.boolean()),
-  backchannel_logout_supported: z.optional(z.boolean()),
-})
-
-export type Metadata = z.infer<typeof metadataSchema>
+export type Metadata = z.infer<ReturnType<typeof metadataSchema>>
 
 const ENDPOINTS = [
   'authorization_endpoint',
@@ -77,7 +78,7 @@ const invalid = (detail: string): Failure => new Failure('metadata_invalid', { d
  * @see RFC 8414 sections 2 and 3.3, RFC 9700 section 2.1.1
  */
 export const judgeMetadata = (value: unknown, issuer: string, endpointOrigins: readonly string[]): Metadata => {
-  const parsed = metadataSchema.safeParse(value)
+  const parsed = metadataSchema().safeParse(value)
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.')))].join(', ')
     throw invalid(`the metadata lack or misspell ${members}`)
@@ -138,7 +139,7 @@ export const discover = async (send: Send, issuer: string, endpointOrigins: read
     const value = jsonObject(reply)
     if (value === undefined) {
       const type = header(reply, 'content-type') ?? 'no content type'
-      complaints.push(`${url.pathname} is not JSON but ${type.slice(0, 40)}`)
+      complaints.push(`${url.pathname} holds no JSON object (content type: ${type.slice(0, 40)})`)
       continue
     }
     return judgeMetadata(value, issuer, endpointOrigins)

@@ -14,26 +14,27 @@ const AUTHENTICATION_METHODS = ['client_secret_basic', 'client_secret_post', 'no
 
 export type AuthenticationMethod = (typeof AUTHENTICATION_METHODS)[number]
 
-const printable = z.string().check(z.regex(/^[\x20-\x7e]{1,4096}$/))
+const printable = () => z.string().check(z.regex(/^[\x20-\x7e]{1,4096}$/))
 
-/** A client as it is kept: the credentials, how to use them, and how to manage the registration. */
-export const clientSchema = z.object({
-  client_id: printable,
-  client_secret: z.optional(printable),
-  /** Seconds since the epoch; 0 never. */
-  client_secret_expires_at: z.optional(z.number()),
-  token_endpoint_auth_method: z.enum(AUTHENTICATION_METHODS),
-  id_token_signed_response_alg: z.optional(z.string()),
-  registration_client_uri: z.optional(z.string()),
-  registration_access_token: z.optional(printable),
-  redirect_uri: z.string(),
-  /** What is requested at authorization. */
-  scope: z.optional(z.string()),
-  /** What was asked for at registration; the server may have granted less. */
-  requested_scope: z.optional(z.string()),
-})
+/** A client as it is kept: the credentials, how to use them, and how to manage the registration. Built when used, since that takes its time. */
+export const clientSchema = () =>
+  z.object({
+    client_id: printable(),
+    client_secret: z.optional(printable()),
+    /** Seconds since the epoch; 0 never. */
+    client_secret_expires_at: z.optional(z.number()),
+    token_endpoint_auth_method: z.enum(AUTHENTICATION_METHODS),
+    id_token_signed_response_alg: z.optional(z.string()),
+    registration_client_uri: z.optional(z.string()),
+    registration_access_token: z.optional(printable()),
+    redirect_uri: z.string(),
+    /** What is requested at authorization. */
+    scope: z.optional(z.string()),
+    /** What was asked for at registration; the server may have granted less. */
+    requested_scope: z.optional(z.string()),
+  })
 
-export type Client = z.infer<typeof clientSchema>
+export type Client = z.infer<ReturnType<typeof clientSchema>>
 
 export interface RegistrationRequest {
   client_name: string
@@ -45,18 +46,19 @@ export interface RegistrationRequest {
   initial_access_token: string | undefined
 }
 
-const replySchema = z.object({
-  client_id: printable,
-  client_secret: z.optional(printable),
-  client_secret_expires_at: z.optional(z.int().check(z.gte(0))),
-  redirect_uris: z.array(z.string()),
-  grant_types: z.optional(z.array(z.string())),
-  token_endpoint_auth_method: z.optional(z.string()),
-  id_token_signed_response_alg: z.optional(z.string()),
-  scope: z.optional(z.string()),
-  registration_client_uri: z.optional(z.string()),
-  registration_access_token: z.optional(printable),
-})
+const replySchema = () =>
+  z.object({
+    client_id: printable(),
+    client_secret: z.optional(printable()),
+    client_secret_expires_at: z.optional(z.int().check(z.gte(0))),
+    redirect_uris: z.array(z.string()),
+    grant_types: z.optional(z.array(z.string())),
+    token_endpoint_auth_method: z.optional(z.string()),
+    id_token_signed_response_alg: z.optional(z.string()),
+    scope: z.optional(z.string()),
+    registration_client_uri: z.optional(z.string()),
+    registration_access_token: z.optional(printable()),
+  })
 
 const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']
 
@@ -105,9 +107,9 @@ const accept = (
   reply: IncomingReply,
   wanted: RegistrationRequest,
   method: AuthenticationMethod,
-  issuer: string,
+  metadata: Metadata,
 ): Client => {
-  const parsed = replySchema.safeParse(jsonObject(reply))
+  const parsed = replySchema().safeParse(jsonObject(reply))
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.') || 'the body'))].join(', ')
     throw refused(`the registration reply lacks or misspells ${members}`)
@@ -123,11 +125,11 @@ const accept = (
   if (granted === undefined) throw refused(`the server registered an authentication method that was not asked for`)
   if (granted !== 'none' && got.client_secret === undefined) throw refused(`the server issued no secret for ${granted}`)
   const management = got.registration_client_uri
-  if (
-    management !== undefined &&
-    (!URL.canParse(management) || new URL(management).origin !== new URL(issuer).origin)
-  ) {
-    throw refused('the registration management URI is not on the issuer')
+  const origins = [metadata.issuer, metadata.registration_endpoint].flatMap((url) =>
+    url === undefined ? [] : [new URL(url).origin],
+  )
+  if (management !== undefined && (!URL.canParse(management) || !origins.includes(new URL(management).origin))) {
+    throw refused('the registration management URI is not on the issuer, nor where registration is')
   }
   return {
     client_id: got.client_id,
@@ -187,7 +189,7 @@ export const register = async (send: Send, metadata: Metadata, wanted: Registrat
   })
   if (reply.status !== 201 && reply.status !== 200)
     throw refused(`the server refused the registration: ${errorText(reply)}`)
-  const client = accept(reply, wanted, method, metadata.issuer)
+  const client = accept(reply, wanted, method, metadata)
   // What the server registered is a ceiling (RFC 7591 section 2): more than that is refused at authorization.
   const ceiling = client.scope?.split(' ')
   const allowed =

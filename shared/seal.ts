@@ -1,4 +1,13 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes, randomInt } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createSecretKey,
+  hkdfSync,
+  randomBytes,
+  randomInt,
+} from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { Failure } from './errors.ts'
 
 /**
@@ -29,6 +38,8 @@ export interface SealingKeys {
 }
 
 export interface Sealer {
+  /** The keys are on their way, for a caller that will need them after something else; a failure shows when they are used. */
+  prepare(): void
   /** The text is sealed under the current key. @throws secrets_unavailable */
   seal(purpose: Purpose, context: readonly string[], text: string): Promise<Uint8Array>
   /** The text, or undefined when the value was not sealed by us for this purpose and context. @throws secrets_unavailable */
@@ -85,9 +96,10 @@ export const codeChallenge = (verifier: string): string => sha256(verifier)
 const associatedData = (purpose: Purpose, context: readonly string[]): Uint8Array =>
   Buffer.from(JSON.stringify([FORMAT, purpose, ...context]))
 
-const derive = (material: string, salt: Uint8Array, purpose: Purpose): { key: Uint8Array; nonce: Uint8Array } => {
+const derive = (material: string, salt: Uint8Array, purpose: Purpose): { key: KeyObject; nonce: Uint8Array } => {
   const bytes = new Uint8Array(hkdfSync('sha256', material, salt, `coatcheck ${FORMAT} ${purpose}`, 32 + NONCE_BYTES))
-  return { key: bytes.subarray(0, 32), nonce: bytes.subarray(32) }
+  // As a key object, because a cipher takes twice as long to begin with bytes.
+  return { key: createSecretKey(bytes.subarray(0, 32)), nonce: bytes.subarray(32) }
 }
 
 /** The sealing keys in a secret's value: `{"current": "<id>", "<id>": "<key>", ...}`. @throws secrets_unavailable when it is not that */
@@ -103,7 +115,7 @@ export const parseSealingKeys = (value: string): SealingKeys => {
   } catch {
     // falls through: a value that is not JSON has no keys
   }
-  if (current === undefined || keys[current] === undefined) {
+  if (current === undefined || !Object.hasOwn(keys, current)) {
     throw new Failure('secrets_unavailable', {
       detail: 'the sealing secret holds no current key of at least 32 characters',
     })
@@ -113,6 +125,10 @@ export const parseSealingKeys = (value: string): SealingKeys => {
 
 /** Seals and opens under the keys that `readKeys` gives, which may cache them but looks further for an id that it is told. */
 export const createSealer = (readKeys: (wanted?: string) => Promise<SealingKeys>): Sealer => ({
+  prepare() {
+    readKeys().catch(() => undefined)
+  },
+
   async seal(purpose, context, text) {
     const { current, keys } = await readKeys()
     const material = keys[current]

@@ -93,7 +93,7 @@ export const sessionKey = (account: AccountId, session: HandleHash): Key => ({
 })
 
 /** The grant of a session lies beside it and bears its name, so that one read of two keys finds both. */
-const ownGrantKey = (key: Key): Key => ({ pk: key.pk, sk: `G#${key.sk.slice(2)}` })
+export const ownGrantKey = (key: Key): Key => ({ pk: key.pk, sk: `G#${key.sk.slice(2)}` })
 
 /** The one grant of an account at a provider, where its sessions share it. */
 const sharedGrantKey = (pk: string, provider: string): Key => ({ pk, sk: `G#${provider}` })
@@ -210,6 +210,8 @@ export const createSessions = ({
     async find({ account, handle }) {
       const key = sessionKey(account, hashHandle(handle))
       const grantKeys = [ownGrantKey(key), ...sharedGrants.map((provider) => sharedGrantKey(key.pk, provider))]
+      // A cold instance reads its keys while the table is read, not after it.
+      sealer.prepare()
       const [sessionItem, ...grantItems] = await table.read([key, ...grantKeys])
       const session = decodeSession(sessionItem)
       const grant = decodeGrant(grantItems.find((item) => item?.sk === session?.grantKey.sk))

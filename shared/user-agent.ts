@@ -16,6 +16,8 @@ const ATTRIBUTES = 'Path=/; Secure; HttpOnly'
 /** How long a login may take, in seconds. */
 export const LOGIN_SECONDS = 600
 const MAX_LOGINS = 5
+/** Most that all login cookies may take of the `Cookie` header, so that logins begun and left never lock a browser out. */
+const LOGINS_LIMIT_CHARACTERS = 6_000
 const COOKIE_HEADER_LIMIT_CHARACTERS = 8_192
 
 /** What the session cookie says. */
@@ -86,21 +88,27 @@ const loginCookieName = (state: string, startedSeconds: number): string =>
 const loginCookiesOf = (request: Request): [name: string, value: string][] =>
   cookiesOf(request).filter(([name]) => name.startsWith(LOGIN_COOKIE_PREFIX))
 
+/** When the login of a cookie began, as its name says it. */
+const startedOf = ([name]: [name: string, value: string]): string =>
+  name.slice(LOGIN_COOKIE_PREFIX.length).split('-', 1)[0] ?? ''
+
 /**
- * The cookies that keep a login in this browser: its own, and the removal of the oldest where it would be the sixth.
+ * The cookies that keep a login in this browser: its own, and the removal of the oldest ones where there would be too many or too much.
  * @throws secrets_unavailable
  */
 export const keepLogin = async (request: Request, sealer: Sealer, state: string, login: Login): Promise<string[]> => {
-  const sealed = await sealer.seal('login', [state], JSON.stringify(login))
-  const name = loginCookieName(state, login.expires - LOGIN_SECONDS)
-  const others = loginCookiesOf(request)
-    .map(([other]) => other)
-    .toSorted()
-  const oldest = others.slice(0, Math.max(0, others.length - (MAX_LOGINS - 1)))
-  return [
-    ...oldest.map((other) => loginCookie(other, '', 0)),
-    loginCookie(name, Buffer.from(sealed).toString('base64url'), LOGIN_SECONDS),
-  ]
+  const value = Buffer.from(await sealer.seal('login', [state], JSON.stringify(login))).toString('base64url')
+  const own = loginCookie(loginCookieName(state, login.expires - LOGIN_SECONDS), value, LOGIN_SECONDS)
+  let size = own.length
+  // Browsers send the older of two cookies first, and sorting keeps that order within a second.
+  const newestFirst = loginCookiesOf(request)
+    .toSorted((one, other) => (startedOf(one) < startedOf(other) ? -1 : Number(startedOf(one) > startedOf(other))))
+    .toReversed()
+  const tooMany = newestFirst.filter(([name, other], index) => {
+    size += name.length + other.length
+    return index >= MAX_LOGINS - 1 || size > LOGINS_LIMIT_CHARACTERS
+  })
+  return [...tooMany.map(([name]) => loginCookie(name, '', 0)), own]
 }
 
 /** The login that a callback's state belongs to in this browser, and the `Set-Cookie` that forgets it. */

@@ -67,7 +67,12 @@ export async function run(
   }
   if (uses(placeholders.resourceServer)) {
     progress('starting the demo resource server')
-    const resourceServer = await startResourceServer({ port: resourcePort, issuer })
+    const isNamed = JSON.stringify(stage.providers).includes(JSON.stringify(resource))
+    const resourceServer = await startResourceServer({
+      port: resourcePort,
+      issuer,
+      ...(!isNamed && { audience: 'any' }),
+    })
     closing.push(() => resourceServer.close())
   }
 

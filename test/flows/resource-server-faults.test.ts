@@ -32,7 +32,8 @@ beforeAll(async () => {
     stage: (stage) => ({
       ...stage,
       apis: {
-        demo: { ...stage.apis['demo'], timeout_seconds: 1 },
+        demo: { ...stage.apis['demo'] },
+        hasty: { ...stage.apis['demo'], timeout_seconds: 1 },
         down: { provider: 'demo', target: down },
         unknown: { provider: 'demo', target: 'https://resource-server.invalid' },
         plain: {
@@ -73,9 +74,7 @@ describe('a resource server that gives no usable answer', () => {
     ['sends its head and no more', onTheWire((response) => response.writeHead(200).flushHeaders())],
   ])('%s within its time', async (_, fault) => {
     resourceServer.plan('call', fault)
-    const startedMs = Date.now()
-    await expectFailure('/api/demo/x', 504, 'resource_server_timeout', 'POST')
-    expect(Date.now() - startedMs).toBeLessThan(4_000)
+    await expectFailure('/api/hasty/x', 504, 'resource_server_timeout', 'POST')
     expect(resourceServer.unmet()).toEqual([])
   })
 

@@ -131,6 +131,20 @@ describe('a token is refused', () => {
   })
 })
 
+test('a token for another resource is taken where any will do, if the issuer signed it', async () => {
+  const trusting = await startResourceServer({ port: 0, issuer: authorizationServer.issuer, audience: 'any' })
+  const whoami = (bearer: string) =>
+    exchange({
+      origin: trusting.url,
+      method: 'GET',
+      path: '/whoami',
+      headers: [['Authorization', `Bearer ${bearer}`]],
+    })
+  expect((await whoami(token)).json()).toMatchObject({ subject: 'ada', token: 'jwt' })
+  expect((await whoami(`${token.slice(0, -8)}AAAAAAAA`)).status).toBe(401)
+  await trusting.close()
+})
+
 test('an opaque token of an authorization server elsewhere is checked at its UserInfo endpoint', async () => {
   const foreign = createServer((request, response) => {
     const issuer = `http://${String(request.headers.host)}`

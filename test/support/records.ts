@@ -22,26 +22,30 @@ export const openRecords = (stack: LocalStack) => {
     return found
   }
 
-  const age = async (kind: 'grant' | 'session', attributes: Record<string, number>): Promise<void> => {
+  const set = async ({ pk, sk }: StoredItem, attributes: StoredItem): Promise<void> => {
+    if (pk === undefined || sk === undefined) return
     const names = Object.keys(attributes)
-    for (const { pk, sk } of await all(kind)) {
-      if (pk === undefined || sk === undefined) continue
-      await client.send(
-        new UpdateItemCommand({
-          TableName,
-          Key: { pk, sk },
-          UpdateExpression: `SET ${names.map((_, index) => `#n${index} = :v${index}`).join(', ')}`,
-          ExpressionAttributeNames: Object.fromEntries(names.map((name, index) => [`#n${index}`, name])),
-          ExpressionAttributeValues: Object.fromEntries(
-            names.map((name, index) => [`:v${index}`, { N: String(attributes[name]) }]),
-          ),
-        }),
-      )
-    }
+    await client.send(
+      new UpdateItemCommand({
+        TableName,
+        Key: { pk, sk },
+        UpdateExpression: `SET ${names.map((_, index) => `#n${index} = :v${index}`).join(', ')}`,
+        ExpressionAttributeNames: Object.fromEntries(names.map((name, index) => [`#n${index}`, name])),
+        ExpressionAttributeValues: Object.fromEntries(
+          Object.values(attributes).map((value, index) => [`:v${index}`, value]),
+        ),
+      }),
+    )
+  }
+
+  const age = async (kind: 'grant' | 'session', attributes: Record<string, number>): Promise<void> => {
+    const numbers = Object.entries(attributes).map(([name, value]) => [name, { N: String(value) }] as const)
+    for (const item of await all(kind)) await set(item, Object.fromEntries(numbers))
   }
 
   return {
     all,
+    set,
     age,
     /** Every access token has ended, as far as the stack knows. */
     expireTokens: () => age('grant', { expires: 0, fresh_until: 0 }),

@@ -19,9 +19,6 @@ export const startRecordingResourceServer = async () => {
   }
 }
 
-/** A recording resource server that runs. */
-export type RecordingResourceServer = Awaited<ReturnType<typeof startRecordingResourceServer>>
-
 /** The token of a call, which must be its only credential. */
 export const tokenOf = ({ rawHeaders }: Pick<Received, 'rawHeaders'>): string => {
   const values = rawHeaders.filter(

@@ -10,7 +10,7 @@ import {
   PutItemCommand,
   type AttributeValue,
 } from '@aws-sdk/client-dynamodb'
-import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
+import { GetSecretValueCommand, PutSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { inject } from 'vitest'
 import {
   startAuthorizationServer,
@@ -19,7 +19,11 @@ import {
 import { startResourceServer } from '../../infra/local/demo/resource-server.ts'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, startLocalStack, type LocalStackOptions } from '../../infra/local/stack.ts'
-import { startStrictAuthorizationServer, type StrictOptions } from './authorization-server.ts'
+import {
+  startStrictAuthorizationServer,
+  type StrictAuthorizationServer,
+  type StrictOptions,
+} from './authorization-server.ts'
 import { startCoderServer, type CoderOptions } from './coder-server.ts'
 import { exchange } from './http.ts'
 import { createBrowser } from './user-agent.ts'
@@ -145,6 +149,11 @@ const startStack = async (issuer: string, resource: string | undefined, options:
     putItem: async (item: Record<string, AttributeValue>): Promise<void> => {
       await dynamoDb.send(new PutItemCommand({ TableName: stack.physicalId('Table'), Item: item }))
     },
+    /** Gives a secret, named the same way, another current value. */
+    putSecretValue: async (logicalId: string, value: string): Promise<void> => {
+      const SecretId = stack.physicalId(logicalId)
+      await secretsManager.send(new PutSecretValueCommand({ SecretId, SecretString: value }))
+    },
     /** The current value of a secret, named by its logical id or the beginning of it. */
     secretValue: async (logicalId: string): Promise<string> => {
       const command = new GetSecretValueCommand({ SecretId: stack.physicalId(logicalId) })
@@ -163,8 +172,17 @@ const startStack = async (issuer: string, resource: string | undefined, options:
 const strictResource = 'https://resource.example'
 
 /** A stack whose provider is a strict authorization server of its own, which signs users in without a page. */
-export const startStrictStack = async ({ strict = {}, ...options }: StackOptions & { strict?: StrictOptions } = {}) => {
+export const startStrictStack = async ({
+  strict = {},
+  before,
+  ...options
+}: StackOptions & {
+  strict?: StrictOptions
+  /** Called with the server before the stack meets it. */
+  before?: (server: StrictAuthorizationServer) => void
+} = {}) => {
   const authorizationServer = await startStrictAuthorizationServer({ resources: [strictResource], ...strict })
+  before?.(authorizationServer)
   const resource = strict.resources ? strict.resources[0] : strictResource
   const started = await startStack(authorizationServer.issuer, resource, options).catch(async (error: unknown) => {
     await authorizationServer.close()

@@ -52,11 +52,14 @@ const isProfiledJwt = (token: string): boolean => {
 
 /**
  * Makes the check of access tokens of one issuer. A JWT access token (RFC 9068) must be signed by the issuer, be for
- * `audience` and be alive; any other token means nothing to a resource server, so the issuer's UserInfo endpoint is asked.
+ * `audience` where one is told, and be alive; any other token means nothing to a resource server, so the issuer's UserInfo endpoint is asked.
  *
  * The check throws InvalidToken for a token to refuse, and other errors where the issuer could not be asked.
  */
-export const createTokenCheck = (issuer: string, audience: string): ((token: string) => Promise<TokenFacts>) => {
+export const createTokenCheck = (
+  issuer: string,
+  audience: string | undefined,
+): ((token: string) => Promise<TokenFacts>) => {
   let known: Promise<{ keys: ReturnType<typeof createRemoteJWKSet>; userinfo: string | null }> | undefined
 
   const discover = async () => {
@@ -75,10 +78,11 @@ export const createTokenCheck = (issuer: string, audience: string): ((token: str
     }
   }
 
+  const isFor = audience === undefined ? {} : { audience }
   const readJwt = async (token: string): Promise<TokenFacts> => {
     const { keys } = await discovered()
     try {
-      const { payload } = await jwtVerify(token, keys, { issuer, audience, requiredClaims: ['exp', 'sub'] })
+      const { payload } = await jwtVerify(token, keys, { issuer, ...isFor, requiredClaims: ['exp', 'sub'] })
       const scopes = (textOf(payload['scope']) ?? '').split(' ').filter(Boolean)
       const { sub: subject = null, exp: expiresAtSeconds = null } = payload
       return { kind: 'jwt', issuer, subject, scopes, expiresAtSeconds }

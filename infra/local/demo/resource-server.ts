@@ -10,7 +10,10 @@ export interface ResourceServerOptions {
   port: number
   /** The authorization server whose tokens are accepted. */
   issuer: string
-  /** The `aud` that a JWT access token must have; its own URL where left out. */
+  /**
+   * The `aud` that a JWT access token must have; its own URL where left out. `any` is for an authorization server that
+   * cannot be asked for tokens of this resource; no resource server but a demo's may be so trusting (RFC 9068 section 4).
+   */
   audience?: string
 }
 
@@ -164,7 +167,7 @@ export const startResourceServer = async (options: ResourceServerOptions): Promi
   let listener: RequestListener = (_request, response) => response.writeHead(503).end()
   const { port, close } = await listen((request, response) => listener(request, response), options.port, '127.0.0.1')
   const url = `http://127.0.0.1:${port}`
-  const check = createTokenCheck(options.issuer, options.audience ?? url)
+  const check = createTokenCheck(options.issuer, options.audience === 'any' ? undefined : (options.audience ?? url))
 
   const answer = async (request: IncomingMessage): Promise<Answer> => {
     const { method = 'GET', headers } = request

@@ -52,13 +52,17 @@ const item = (entry) => {
 
 const isCheckUp = ({ step, method }) => step === 'session' && method === 'GET'
 
+const count = () => {
+  clearTimeout(announcing)
+  const calm = list.classList.contains('calm')
+  const visible = [...shown.values()].filter(({ entry }) => !(calm && isCheckUp(entry))).length
+  byId('trace-count').textContent = visible === 1 ? '1 message' : `${visible} messages`
+}
+
+/** Counts once it is quiet, so that a screen reader hears one number and not ten. */
 const announce = () => {
   clearTimeout(announcing)
-  announcing = setTimeout(() => {
-    const calm = list.classList.contains('calm')
-    const count = [...shown.values()].filter(({ entry }) => !(calm && isCheckUp(entry))).length
-    byId('trace-count').textContent = count === 1 ? '1 message' : `${count} messages`
-  }, 600)
+  announcing = setTimeout(count, 600)
 }
 
 const isAtEnd = () => list.scrollHeight - list.scrollTop - list.clientHeight < 80
@@ -85,7 +89,7 @@ const replaceAll = (entries) => {
   shown.clear()
   list.replaceChildren()
   for (const entry of entries) add(entry, false)
-  announce()
+  count()
 }
 
 /** Shows the trace of the local run, live. */

@@ -1,0 +1,114 @@
+import { describe, expect, test } from 'vitest'
+import { Failure } from '../../shared/errors.ts'
+import { HttpFault, type Send } from '../../shared/http.ts'
+import type { Metadata } from '../../shared/metadata.ts'
+import { register, unregister, type RegistrationRequest } from '../../shared/registration.ts'
+
+const issuer = 'https://as.example.com'
+const registrationOrigin = 'https://register.example.com'
+const metadata: Metadata = {
+  issuer,
+  authorization_endpoint: `${issuer}/authorize`,
+  token_endpoint: `${issuer}/token`,
+  registration_endpoint: `${registrationOrigin}/register`,
+}
+const wanted: RegistrationRequest = {
+  client_name: 'Coatcheck',
+  redirect_uri: 'https://app.example.com/bff/callback/main',
+  post_logout_redirect_uri: 'https://app.example.com/bff/logout',
+  backchannel_logout_uri: 'https://app.example.com/bff/backchannel-logout/main',
+  scopes: ['openid', 'read'],
+  initial_access_token: undefined,
+}
+const reply = {
+  client_id: 'c1',
+  client_secret: 's1',
+  client_secret_expires_at: 0,
+  redirect_uris: [wanted.redirect_uri],
+  token_endpoint_auth_method: 'client_secret_basic',
+}
+const answering =
+  (members: object, status = 201): Send =>
+  async () => ({ status, headers: [['content-type', 'application/json']], body: Buffer.from(JSON.stringify(members)) })
+const registered = (members: object, change: Partial<Metadata> = {}) =>
+  register(answering({ ...reply, ...members }), { ...metadata, ...change }, wanted).catch((error: unknown) =>
+    error instanceof Failure ? `${error.reason}: ${error.detail}` : String(error),
+  )
+
+describe('a registration reply', () => {
+  test('gives the client, with what is requested under it', async () => {
+    expect(await registered({})).toMatchObject({
+      client_id: 'c1',
+      client_secret: 's1',
+      scope: 'openid read',
+      requested_scope: 'openid read',
+    })
+  })
+
+  test.each(['client_secret_post', 'none'])('has the last word about %s', async (method) => {
+    const client = await registered({ token_endpoint_auth_method: method })
+    expect(client).toMatchObject({
+      token_endpoint_auth_method: method,
+      client_secret: method === 'none' ? undefined : 's1',
+    })
+  })
+
+  test.each([`${issuer}/register/c1`, `${registrationOrigin}/register/c1`])('may be managed at %s', async (uri) => {
+    expect(await registered({ registration_client_uri: uri })).toMatchObject({ registration_client_uri: uri })
+  })
+
+  test.each<[why: string, members: object, words: RegExp]>([
+    ['a management URI elsewhere', { registration_client_uri: 'https://evil.example/register/c1' }, /management URI/],
+    ['a management URI that is none', { registration_client_uri: '/register/c1' }, /management URI/],
+    ['another redirect URI', { redirect_uris: ['https://evil.example'] }, /other redirect URIs/],
+    ['a redirect URI more', { redirect_uris: [wanted.redirect_uri, 'https://evil.example'] }, /other redirect URIs/],
+    ['no redirect URI', { redirect_uris: [] }, /other redirect URIs/],
+    ['no client', { client_id: undefined }, /lacks or misspells client_id/],
+    ['an empty client', { client_id: '' }, /lacks or misspells client_id/],
+    ['a client with a line break', { client_id: 'a\nb' }, /lacks or misspells client_id/],
+    ['a huge client', { client_id: 'x'.repeat(10_000) }, /lacks or misspells client_id/],
+    ['no secret', { client_secret: undefined }, /issued no secret/],
+    ['a secret that no header can carry', { client_secret: 'ä' }, /client_secret/],
+    ['a method that we do not have', { token_endpoint_auth_method: 'tls_client_auth' }, /authentication method/],
+    ['no grant of ours', { grant_types: ['implicit'] }, /authorization_code grant/],
+    ['a broken expiry', { client_secret_expires_at: 'never' }, /client_secret_expires_at/],
+  ])('with %s is refused in words', async (_, members, words) => {
+    expect(await registered(members)).toMatch(words)
+    expect(await registered(members)).toMatch(/^registration_refused: /)
+  })
+
+  test('with less scope lowers what is requested', async () => {
+    expect(await registered({ scope: 'read write' })).toMatchObject({ scope: 'read', requested_scope: 'openid read' })
+  })
+
+  test('of a server without registration is none', async () => {
+    expect(await registered({}, { registration_endpoint: undefined })).toMatch(/has no registration endpoint/)
+    expect(await registered({}, { token_endpoint_auth_methods_supported: ['tls_client_auth'] })).toMatch(
+      /offers none of client_secret_basic/,
+    )
+  })
+
+  test.each([400, 401, 403, 500])('with status %i says what the server said, cut and cleaned', async (status) => {
+    const answer = answering(
+      { error: 'invalid_client_metadata', error_description: `no\u0007 <b>${'x'.repeat(1_000)}` },
+      status,
+    )
+    const words: unknown = await register(answer, metadata, wanted).catch((error: unknown) => error)
+    expect(words).toMatchObject({
+      reason: 'registration_refused',
+      detail: expect.stringMatching(new RegExp(`status ${status}, invalid_client_metadata: no  <b>x{1,300}$`)),
+    })
+  })
+})
+
+describe('giving a client up', () => {
+  const client = { client_id: 'c1', token_endpoint_auth_method: 'none', redirect_uri: wanted.redirect_uri } as const
+  const managed = { ...client, registration_client_uri: `${issuer}/register/c1`, registration_access_token: 'rat' }
+
+  test('succeeds where it is gone, and says so where it may not be', async () => {
+    for (const status of [204, 401, 404]) expect(await unregister(answering({}, status), managed)).toBe(true)
+    for (const status of [200, 403, 405, 500]) expect(await unregister(answering({}, status), managed)).toBe(false)
+    expect(await unregister(() => Promise.reject(new HttpFault('timeout')), managed)).toBe(false)
+    expect(await unregister(answering({}, 204), client)).toBe(false)
+  })
+})
