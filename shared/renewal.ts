@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
+import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
 import { decodeGrant, isShared } from './grant-record.ts'
 import type { Grant, GrantRecords, Holder, Tokens } from './grant-record.ts'
@@ -176,6 +177,11 @@ export const createRenewals = ({
     })
   }
 
+  /** A lease that cannot be let go ends by itself. */
+  const ignoreFailure = (error: unknown): void => {
+    if (!(error instanceof Failure)) throw error
+  }
+
   const carryOut = async (leased: Grant): Promise<Renewed> => {
     const tokens = await records.open(leased)
     // Somebody who was held up longer must not send: another caller may hold the lease by the time the answer is here.
@@ -191,7 +197,7 @@ export const createRenewals = ({
         return await refusalStands(leased)
       case 'unavailable':
         // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
-        await letGo(leased, outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs)
+        await letGo(leased, outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs).catch(ignoreFailure)
         return { kind: 'unavailable', reason: outcome.reason }
     }
   }

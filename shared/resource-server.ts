@@ -202,21 +202,28 @@ const replyHeaders = (
 const REPEATABLE = new Set(['GET', 'HEAD', 'PUT', 'DELETE'])
 
 /**
- * The resource server's reply to the call, fit for the browser. Redirects are not followed.
+ * The resource server's reply to the call, fit for the browser. Redirects are not followed. All attempts end by `byMs` (milliseconds since
+ * the epoch).
  * @throws resource_server_unreachable, resource_server_timeout, resource_server_invalid, header_invalid
  */
-export const forward = async (send: Send, call: Call, request: Request, accessToken: string): Promise<Reply> => {
-  const outgoing = {
+export const forward = async (
+  send: Send,
+  call: Call,
+  request: Request,
+  accessToken: string,
+  byMs: number,
+): Promise<Reply> => {
+  const outgoing = () => ({
     method: request.method,
     url: call.url,
     headers: outgoingHeaders(request, accessToken),
     body: request.body.length === 0 && ['GET', 'HEAD', 'DELETE'].includes(request.method) ? undefined : request.body,
-    timeoutMs: call.api.timeout_seconds * 1_000,
+    timeoutMs: Math.max(1, Math.min(call.api.timeout_seconds * 1_000, byMs - Date.now())),
     maxBytes: MAX_REPLY_BYTES,
-  }
+  })
   const attempt = async (mayRepeat: boolean): Promise<IncomingReply> => {
     try {
-      return await send(outgoing)
+      return await send(outgoing())
     } catch (error) {
       if (!(error instanceof HttpFault)) throw error
       // RFC 9110 section 9.2.2: a connection that was closed under us may be tried again for methods that can be repeated.
