@@ -4,12 +4,12 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vi
 import { bundleEntries } from '../../infra/stack.ts'
 import { audit, auditEvents, reportFailure } from '../../lambdas/report.ts'
 import { Failure, reasons } from '../../shared/errors.ts'
+import { recordStage } from '../support/records-of-today.ts'
 
 /** The lines that functions write, and whether the document about them is right. */
 
 beforeAll(() => {
-  const providers = { demo: { issuer: 'https://as.example' } }
-  vi.stubEnv('COATCHECK_STAGE', JSON.stringify({ origin: 'https://app.example', providers }))
+  vi.stubEnv('COATCHECK_STAGE', JSON.stringify(recordStage()))
 })
 
 describe('a line about a session', () => {
