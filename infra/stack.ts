@@ -213,7 +213,10 @@ export class CoatcheckStack extends Stack {
     })
     worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
 
+    // Who ends a grant that sessions share marks it first.
+    const perUser = Object.values(stage.providers).some((provider) => provider.grants === 'per-user')
     for (const [name, flow] of Object.entries(flows)) {
+      const marking = perUser && flow.table.includes('dynamodb:DeleteItem') ? dynamoDb('UpdateItem') : []
       const { function: handler } = new FlowFunction(this, idOf(name), {
         ...shared,
         description: flow.description,
@@ -221,7 +224,10 @@ export class CoatcheckStack extends Stack {
         environment: { ...environment, ...(flow.tasks && { COATCHECK_BACKGROUND: worker.functionName }) },
         timeoutSeconds: flow.timeoutSeconds,
         grants: [
-          { actions: flow.table, resources: flow.table.length === 0 ? [] : [table.tableArn] },
+          {
+            actions: [...new Set([...flow.table, ...marking])],
+            resources: flow.table.length === 0 ? [] : [table.tableArn],
+          },
           keys,
           read(flow.providers ? Object.values(secretArns) : []),
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },

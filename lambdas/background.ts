@@ -20,10 +20,7 @@ export const background =
         const outcome = await deps.grants.resume(task)
         if (outcome.kind === 'renewed') report('renewed', { provider: outcome.grant.provider, ...holderOf(task) })
         if (outcome.kind === 'unavailable') reportFailure('background', new Failure(outcome.reason), requestId)
-        if (outcome.kind === 'ended') {
-          await deps.endings.buryGrant(task)
-          report('grant_ended', holderOf(task))
-        }
+        if (outcome.kind === 'ended' && (await deps.endings.buryGrant(task))) report('grant_ended', holderOf(task))
         // Not repeated: the next call whose token is due starts another, with a lease of its own.
         return
       }

@@ -1,3 +1,4 @@
+import { arrivalKey } from '../shared/arrivals.ts'
 import type { AuthorizationServer } from '../shared/authorization-server.ts'
 import type { Stage } from '../shared/config.ts'
 import type { Endings } from '../shared/endings.ts'
@@ -9,6 +10,7 @@ import { hashHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions, Started } from '../shared/sessions.ts'
+import type { Key } from '../shared/table.ts'
 import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
@@ -41,6 +43,7 @@ const enter = async (
   parameters: URLSearchParams,
   state: string,
   login: Login,
+  announced: Key | undefined,
 ): Promise<string> => {
   const { provider } = login
   const signedIn = await deps.authorizationServer.finish(provider, parameters, {
@@ -52,22 +55,29 @@ const enter = async (
     nonce: login.nonce,
     resource: login.resource,
   })
-  const { account, clientId, tokens } = signedIn
+  const { account, clientId, sinceMs } = signedIn
+  let { tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
-  const sharedGrant = deps.stage.providers[provider]?.grants === 'per-user'
   let started: Started
   try {
     started = await deps.sessions.start({
       account,
       provider,
-      sharedGrant,
-      grant: (key, ttl) => deps.grants.place(key, { provider, clientId, tokens, ttl }),
+      sharedGrant: announced !== undefined,
+      grant: async (key, ttl, rival) => {
+        const grant = { provider, clientId, tokens, ttl, ...(announced !== undefined && { sinceMs }) }
+        if (rival === undefined) return await deps.grants.place(key, grant)
+        const contested = await deps.grants.contest(key, grant, rival.item)
+        tokens = contested.tokens
+        return contested.step
+      },
       claims: signedIn.claims,
       user_agent: request.headers['user-agent'] ?? '',
       endsBy: tokens.refresh_token === undefined ? tokens.expires : undefined,
       serverSession: signedIn.serverSession,
       loginStartedMs: login.started_ms,
       replaces,
+      arrivalKey: announced,
     })
   } catch (error) {
     await deps.grants.giveBack({ provider, clientId }, tokens)
@@ -98,9 +108,16 @@ export const callback =
       if (login.provider !== provider) throw new Failure('provider_mismatch')
 
       // Once, wherever and however often this callback lands. While that cannot be told, the login stays usable: a reload may succeed.
-      if (!(await deps.sessions.spendLogin(state, login.expires))) throw new Failure('login_already_used')
+      const sharesGrants = deps.stage.providers[provider]?.grants === 'per-user'
+      const announced = sharesGrants ? arrivalKey(provider, state) : undefined
+      if (!(await deps.sessions.spendLogin(state, login.expires, announced))) throw new Failure('login_already_used')
       cookies = [forget]
-      const sessionCookie = await enter(deps, request, parameters, state, login)
+      const sessionCookie = await enter(deps, request, parameters, state, login, announced).catch(
+        async (error: unknown) => {
+          if (announced !== undefined) await bestEffort('callback', request, () => deps.sessions.withdraw(announced))
+          throw error
+        },
+      )
       return redirect(303, resolveReturnTo(login.return_to, deps.stage), [forget, sessionCookie])
     } catch (error) {
       throw error instanceof Failure ? error.with({ cookies, tryAgain }) : error

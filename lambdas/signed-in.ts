@@ -39,7 +39,9 @@ export const endingWithGrant = async <T>(
     return await run()
   } catch (error) {
     if (!(error instanceof Failure) || (error.reason !== 'grant_ended' && error.reason !== 'session_ended')) throw error
-    await endings.buryGrant({ ...live.grant.key, version: live.grant.version })
+    const buried = await endings.buryGrant({ ...live.grant.key, version: live.grant.version })
+    // Replaced by a sign-in meanwhile: the session goes on with the new one.
+    if (!buried) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
     throw error.with({ cookies: [clearSessionCookie()] })
   }
 }

@@ -38,6 +38,8 @@ export interface SignedIn {
   clientId: string
   claims: Claims
   tokens: Tokens
+  /** When the code was sent to be redeemed, in milliseconds since the epoch. */
+  sinceMs: number
   /** The authorization server's own session, where it may log it out behind the browser's back. */
   serverSession: { issuer: string; sid: string } | undefined
 }
@@ -205,6 +207,7 @@ export const createAuthorizationServer = ({
 
     finish: (provider, parameters, login) =>
       withClient(provider, login.clientId, async (peer) => {
+        const sinceMs = now()
         const reply = await oauth.redeem(peer, checked(peer, parameters, login), {
           redirect_uri: login.redirectUri,
           code_verifier: login.codeVerifier,
@@ -219,6 +222,7 @@ export const createAuthorizationServer = ({
             clientId: login.clientId,
             claims,
             tokens: asTokens(reply),
+            sinceMs,
             serverSession:
               peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'
                 ? { issuer: login.issuer, sid }

@@ -1,4 +1,5 @@
 import { Failure } from './errors.ts'
+import { decodeGrant, isShared } from './grant-record.ts'
 import type { Grant } from './grant-record.ts'
 import type { Grants } from './grants.ts'
 import { hashName } from './seal.ts'
@@ -29,8 +30,8 @@ export interface Endings {
   release(key: Key): Promise<void>
   /** These sessions of one account are over; those of them that were there until now. */
   endAll(sessions: readonly Session[]): Promise<Session[]>
-  /** The grant is dead at the server: every session that uses it is over. */
-  buryGrant(grant: Pick<Grant, 'version'> & Key): Promise<void>
+  /** The grant is dead at the server: every session that uses it is over. False when it was replaced meanwhile, and they go on. */
+  buryGrant(grant: Pick<Grant, 'version'> & Key): Promise<boolean>
   /** The account has no more live sessions than that; the oldest ended, and those that were over are gone: which they were. */
   limit(account: AccountId, most: number): Promise<Session[]>
   /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. Which ended. */
@@ -54,7 +55,7 @@ export const createEndings = ({
   now,
 }: {
   table: Table
-  grants: Pick<Grants, 'end'>
+  grants: Pick<Grants, 'end' | 'endShared'>
   tasks: Tasks
   now: () => number
 }): Endings => {
@@ -69,13 +70,17 @@ export const createEndings = ({
   const release = async (key: Key): Promise<void> => {
     const items = await table.list(key.pk, '')
     const own = items.find(({ sk }) => sk === `G#${key.sk.slice(2)}`)
-    if (own !== undefined) return await grants.end(own, 'all')
-    const used = new Set(items.map((item) => item['grant']))
-    for (const item of items) {
-      // Those that sessions share are named by their provider. A sign-in since then has replaced the grant, and its version with it.
-      const shared = item.sk.startsWith('G#') && item.sk.slice(2) === item['provider']
-      if (shared && !used.has(item.sk)) await grants.end(item, 'this')
-    }
+    if (own !== undefined) return await grants.end(own)
+    const atSeconds = Math.floor(now() / 1_000)
+    const live = items.flatMap((item) => decodeSession(item) ?? []).filter((session) => isLive(session, atSeconds))
+    const used = new Set(live.map(({ grantKey }) => grantKey.sk))
+    const grantless = items.filter((item) => {
+      const grant = decodeGrant(item)
+      return grant !== undefined && isShared(grant) && !used.has(item.sk)
+    })
+    const ended = await Promise.all(grantless.map((item) => grants.endShared(item)))
+    // Renewed meanwhile it is still nobody's; replaced by a sign-in it has a new session beside it.
+    if (ended.includes(false)) await release(key)
   }
 
   const end = async (key: Key): Promise<Session | undefined> => {
@@ -117,8 +122,9 @@ export const createEndings = ({
       const users = (await table.list(pk, 'S#')).filter((item) => item['grant'] === sk)
       // With its version, so that a grant that was replaced meanwhile stays, and its sessions with it.
       const buried = await table.remove({ pk, sk }, [['version', '=', version]])
-      if (buried !== undefined && users.length > 0)
-        await table.write({ remove: users.map((item) => ({ pk, sk: item.sk })) })
+      if (buried === undefined) return !(await table.list(pk, sk)).some((item) => item.sk === sk)
+      if (users.length > 0) await table.write({ remove: users.map((item) => ({ pk, sk: item.sk })) })
+      return true
     },
 
     async limit(account, most) {

@@ -8,7 +8,7 @@ import { createRenewals } from './renewal.ts'
 import type { GrantWire, Renewed } from './renewal.ts'
 import { newVersion } from './seal.ts'
 import type { Sealer } from './seal.ts'
-import type { Item, Key, Step, Table } from './table.ts'
+import type { Condition, Item, Key, Step, Table } from './table.ts'
 import type { Task, Tasks } from './tasks.ts'
 
 /** Grants: the tokens that one redeemed code led to, from the login that brings them to the logout that gives them back. */
@@ -22,9 +22,22 @@ export interface Access {
   renewal: Promise<unknown> | undefined
 }
 
+export interface NewGrant extends Holder {
+  tokens: Tokens
+  /** When the record ends, in seconds since the epoch. */
+  ttl: number
+  /** Where sessions share it: when its code was sent to be redeemed, in milliseconds since the epoch. */
+  sinceMs?: number | undefined
+}
+
 export interface Grants {
-  /** The write that puts a grant in place; where sessions share one, over what was there. */
-  place(key: Key, from: Holder & { tokens: Tokens; ttl: number }): Promise<Step>
+  /** The write that puts a grant in place; where sessions share one, over what was there, unless a sign-in that ran beside this one put it there. */
+  place(key: Key, from: NewGrant): Promise<Step>
+  /**
+   * The write for a sign-in that met another one of the same user: whose tokens live the server tells, and the grant is theirs. With the
+   * tokens as they are then. @throws server_*
+   */
+  contest(key: Key, from: NewGrant, rival: Item | undefined): Promise<{ step: Step; tokens: Tokens }>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
   /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, session_missing, renewal_pending, server_* */
@@ -33,8 +46,10 @@ export interface Grants {
   renewed(grant: Grant): Promise<Access>
   /** The renewal that a task was started for is carried out, once however often the task is delivered. */
   resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
-  /** The grant in that item has its tokens revoked, now or, where that fails, later, and is gone; `all`: whatever a renewal makes of it meanwhile too. */
-  end(item: Item, which: 'this' | 'all'): Promise<void>
+  /** The grant in that item has its tokens revoked, now or, where that fails, later, and is gone, whatever a renewal makes of it meanwhile. */
+  end(item: Item): Promise<void>
+  /** The same for a grant that sessions share, by one at a time of those that want it. False when it has changed meanwhile and is still there. */
+  endShared(item: Item): Promise<boolean>
   /** The tokens of an ended grant are revoked. @throws server_failed when the server could not be asked */
   revokeLater(task: Extract<Task, { kind: 'revoke' }>): Promise<void>
   /** Tokens that belong to no grant any more are revoked, now or later. */
@@ -43,6 +58,11 @@ export interface Grants {
 
 /** How long a caller without a valid token waits for another one's renewal. */
 const WAIT_MS = 8_000
+/** Who ends a shared grant has this long beyond the authorization server's deadline before another one takes over. */
+const ENDING_RESERVE_MS = 2_000
+const ENDING_PAUSE_MS = 100
+/** Instances' clocks differ by less than this. */
+const CLOCKS_MS = 5_000
 
 /** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
 const notNow = (reason: Reason): Failure =>
@@ -71,6 +91,7 @@ export const createGrants = ({
   now: () => number
 }): Grants => {
   const seconds = (): number => Math.floor(now() / 1_000)
+  const endingMs = settings.authorization_server_timeout_seconds * 1_000 + ENDING_RESERVE_MS
   const records = createGrantRecords({ sealer, settings, now })
 
   /** Revoked at once, or handed to the background; a queue that is not to be had either is the server's expiry to solve. */
@@ -97,6 +118,26 @@ export const createGrants = ({
       throw error
     }
   }
+
+  /** Revoked before it is forgotten: whoever is stopped in between leaves something to repeat. False when the grant has changed meanwhile. */
+  const revokeAndRemove = async (item: Item): Promise<boolean> => {
+    const grant = decodeGrant(item)
+    const tokens = grant && (await readable(grant))
+    if (grant !== undefined && tokens !== undefined) await giveBack(grant, tokens)
+    const when = grant === undefined ? [] : [['version', '=', grant.version] as const]
+    return (await table.remove({ pk: item.pk, sk: item.sk }, when)) !== undefined
+  }
+
+  const newItem = async (key: Key, { provider, clientId, tokens, ttl, sinceMs }: NewGrant): Promise<Item> => ({
+    ...key,
+    format: GRANT_FORMAT,
+    version: newVersion(),
+    provider,
+    client_id: clientId,
+    ...(sinceMs === undefined ? {} : { placed_ms: now() }),
+    ttl,
+    ...(await records.attributes(key, tokens)),
+  })
 
   const renewals = createRenewals({ table, records, wire, giveBack, settings, now })
 
@@ -147,17 +188,30 @@ export const createGrants = ({
     renewed,
     giveBack,
 
-    async place(key, { provider, clientId, tokens, ttl }) {
-      const put = {
-        ...key,
-        format: GRANT_FORMAT,
-        version: newVersion(),
-        provider,
-        client_id: clientId,
-        ttl,
-        ...(await records.attributes(key, tokens)),
+    async place(key, from) {
+      const put = await newItem(key, from)
+      return from.sinceMs === undefined
+        ? { put }
+        : { put, when: [['placed_ms', 'absent or <', from.sinceMs - CLOCKS_MS]] }
+    },
+
+    async contest(key, from, rival) {
+      const version = rival?.['version'] ?? 0
+      const when: Condition[] = [['version', rival === undefined ? 'absent or <' : '=', version]]
+      const grant = decodeGrant(await newItem(key, from))
+      if (grant === undefined) throw new Failure('internal', { detail: 'a new grant is none' })
+      let { tokens } = from
+      if (tokens.refresh_token !== undefined) {
+        const outcome = await wire.refresh(grant, tokens, Infinity)
+        if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
+        if (outcome.kind === 'refused') {
+          // The other one's tokens live; where its session has ended by now, there is nothing left to share.
+          if (rival === undefined) throw new Failure('login_overtaken')
+          return { step: { check: key, when }, tokens }
+        }
+        tokens = { ...outcome.tokens, refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token }
       }
-      return { put }
+      return { step: { put: await newItem(key, { ...from, tokens }), when }, tokens }
     },
 
     async access(grant) {
@@ -175,18 +229,32 @@ export const createGrants = ({
       return leased === undefined ? { kind: 'held' } : await renewals.carryOut(leased)
     },
 
-    async end({ pk, sk, ...attributes }, which) {
+    async end({ pk, sk, ...attributes }) {
       for (
         let item: Item | undefined = { pk, sk, ...attributes };
         item !== undefined;
         [item] = await table.list(pk, sk)
       ) {
-        const grant = decodeGrant(item)
-        // Revoked before it is forgotten: whoever is stopped in between leaves something to repeat.
-        const tokens = grant && (await readable(grant))
-        if (grant !== undefined && tokens !== undefined) await giveBack(grant, tokens)
-        const when = grant === undefined ? [] : [['version', '=', grant.version] as const]
-        if ((await table.remove({ pk, sk }, when)) !== undefined || which === 'this') return
+        if (await revokeAndRemove(item)) return
+      }
+    },
+
+    async endShared(item) {
+      const { pk, sk, version = 0 } = item
+      for (;;) {
+        const claim = await table.update(
+          { pk, sk },
+          {
+            set: { ending_until_ms: now() + endingMs },
+            when: [
+              ['version', '=', version],
+              ['ending_until_ms', 'absent or <', now()],
+            ],
+          },
+        )
+        if (claim.changed) return await revokeAndRemove(claim.item)
+        if (claim.item?.['version'] !== version) return claim.item === undefined
+        await delay(ENDING_PAUSE_MS)
       }
     },
 

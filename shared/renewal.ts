@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { arriving } from './arrivals.ts'
 import type { Renewal as RenewalSettings } from './config.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
@@ -60,9 +61,9 @@ export interface Renewals {
 const LEASE_RESERVE_MS = 5_000
 /** New tokens exist nowhere else until they are saved; the table may be away for this long. */
 const SAVE_LIMIT_MS = 12_000
-/** A shared grant is replaced by whoever signs in next; until that is saved the old refresh token is refused already. */
-const REPLACEMENT_CHECKS = 6
-const REPLACEMENT_PAUSE_MS = 250
+/** How long a refused caller waits for the sign-ins that may have replaced its tokens, before it is told to come again. */
+const ARRIVAL_WAIT_MS = 3_000
+const ARRIVAL_PAUSE_MS = 100
 
 /** After a renewal that surely did not happen nobody asks again for this long. */
 const BACKOFF_MS = 1_000
@@ -108,7 +109,9 @@ export const createRenewals = ({
         if (saved.changed) return outcome
         // A save whose answer was lost meets itself; a server that does not rotate, or gives grace, has given another caller the same.
         const inUse = outcome.kind === 'renewed' && outcome.tokens.refresh_token === tokens.refresh_token
-        if (!inUse) await giveBack(leased, tokens)
+        // A sign-in that replaced a shared grant has killed these tokens; to revoke them could only harm its own.
+        const replaced = outcome.kind === 'renewed' && isShared(leased)
+        if (!inUse && !replaced) await giveBack(leased, tokens)
         return outcome
       } catch (error) {
         if (now() + pauseMs > deadlineMs) throw error
@@ -134,16 +137,6 @@ export const createRenewals = ({
     return current?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
   }
 
-  /** Whether a grant that the server refused is as it was, so that the refusal counts (and not merely a race lost). */
-  const refusalStands = async (leased: Grant): Promise<Renewed> => {
-    for (let check = 1; ; check += 1) {
-      const [item] = await table.read([leased.key])
-      if (item?.['version'] !== leased.version) return await asRenewed(item)
-      if (!isShared(leased) || check === REPLACEMENT_CHECKS) return { kind: 'ended' }
-      await delay(REPLACEMENT_PAUSE_MS)
-    }
-  }
-
   const takeOver = async ({
     pk,
     sk,
@@ -166,8 +159,8 @@ export const createRenewals = ({
   }
 
   /** The lease ends now, and nobody asks the server before that time. */
-  const letGo = async (leased: Grant, retryAtMs: number): Promise<void> => {
-    await table.update(leased.key, {
+  const letGo = async (leased: Grant, retryAtMs: number): Promise<Item | undefined> => {
+    const given = await table.update(leased.key, {
       set: { retry_at_ms: retryAtMs },
       remove: ['lease_until_ms'],
       when: [
@@ -175,11 +168,38 @@ export const createRenewals = ({
         ['lease_until_ms', '=', leased.leaseUntilMs],
       ],
     })
+    return given.item
   }
 
-  /** A lease that cannot be let go ends by itself. */
-  const ignoreFailure = (error: unknown): void => {
-    if (!(error instanceof Failure)) throw error
+  /** No new tokens came of it; if others brought some meanwhile, it does not matter. */
+  const unlessReplaced = async (leased: Grant, retryAtMs: number, reason: Reason): Promise<Renewed> => {
+    try {
+      const item = await letGo(leased, retryAtMs)
+      return item?.['version'] === leased.version ? { kind: 'unavailable', reason } : await asRenewed(item)
+    } catch (error) {
+      // A lease that cannot be let go ends by itself.
+      if (error instanceof Failure) return { kind: 'unavailable', reason }
+      throw error
+    }
+  }
+
+  /**
+   * Whether a grant that the server refused is as it was, so that the refusal counts and is not merely a race lost. Where sessions share
+   * grants, a sign-in may have replaced it and not have saved that yet: those that are on their way by now are waited for, each seen gone
+   * before the grant is read again.
+   */
+  const refusalStands = async (leased: Grant): Promise<Renewed> => {
+    const untilMs = now() + ARRIVAL_WAIT_MS
+    let awaited = isShared(leased) ? await arriving(table, leased.provider, now()) : []
+    for (;;) {
+      const [item] = await table.read([leased.key])
+      if (item?.['version'] !== leased.version) return await asRenewed(item)
+      if (awaited.length === 0) return { kind: 'ended' }
+      if (now() > untilMs) return await unlessReplaced(leased, now() + BACKOFF_MS, 'renewal_pending')
+      await delay(ARRIVAL_PAUSE_MS)
+      const still = new Set(await arriving(table, leased.provider, now()))
+      awaited = awaited.filter((name) => still.has(name))
+    }
   }
 
   const carryOut = async (leased: Grant): Promise<Renewed> => {
@@ -197,8 +217,11 @@ export const createRenewals = ({
         return await refusalStands(leased)
       case 'unavailable':
         // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
-        await letGo(leased, outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs).catch(ignoreFailure)
-        return { kind: 'unavailable', reason: outcome.reason }
+        return await unlessReplaced(
+          leased,
+          outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs,
+          outcome.reason,
+        )
     }
   }
 
@@ -207,7 +230,9 @@ export const createRenewals = ({
     return claim.kind === 'leased' ? await carryOut(claim.grant) : claim
   }
 
-  const putOff = (leased: Grant): Promise<void> => letGo(leased, now() + BACKOFF_MS)
+  const putOff = async (leased: Grant): Promise<void> => {
+    await letGo(leased, now() + BACKOFF_MS)
+  }
 
   return { takeLease, takeOver, putOff, carryOut, renew }
 }

@@ -1,3 +1,4 @@
+import { arrival } from './arrivals.ts'
 import type { SessionSettings } from './config.ts'
 import { Failure } from './errors.ts'
 import { decodeGrant } from './grant-record.ts'
@@ -46,8 +47,11 @@ export interface NewSession extends Kept {
   provider: string
   /** Whether the account's sessions share one grant. */
   sharedGrant: boolean
-  /** The write that puts the grant of the session in place, for its key and time to live (seconds since the epoch). */
-  grant: (key: Key, ttl: number) => Promise<Step>
+  /**
+   * The write that puts the grant of the session in place, for its key and time to live (seconds since the epoch). Asked again where that
+   * failed, with what another sign-in has put there.
+   */
+  grant: (key: Key, ttl: number, rival?: { item: Item | undefined }) => Promise<Step>
   /** The authorization server's own session, by which back-channel logout names ours. */
   serverSession: { issuer: string; sid: string } | undefined
   /** When the login began, in milliseconds since the epoch: a logout of the user or of the server's session since then wins. */
@@ -56,6 +60,8 @@ export interface NewSession extends Kept {
   endsBy: number | undefined
   /** The session that this browser had before; it ends with the same write. */
   replaces: Key | undefined
+  /** Where the sign-in is announced, until it is done. */
+  arrivalKey?: Key | undefined
 }
 
 /** A session that just began: its ticket, and how long the ticket can be good at most. */
@@ -65,8 +71,13 @@ export interface Started {
 }
 
 export interface Sessions {
-  /** The login of that state is spent; false when it was before, so that a callback counts once wherever it lands. */
-  spendLogin(state: string, expires: number): Promise<boolean>
+  /**
+   * The login of that state is spent, and announced where that has to be; false when it was spent before, so that a callback counts
+   * once wherever it lands.
+   */
+  spendLogin(state: string, expires: number, arrivalKey: Key | undefined): Promise<boolean>
+  /** A sign-in that came to nothing is no longer announced. */
+  withdraw(arrivalKey: Key): Promise<void>
   /** A new session and its grant are in the table, under a handle that never was before. @throws login_overtaken */
   start(from: NewSession): Promise<Started>
   /** The live session of a ticket with its grant, in one read; undefined when it never was or is over. */
@@ -79,6 +90,8 @@ export interface Sessions {
 
 const FORMAT = 1
 const TOUCH_SECONDS = 60
+/** How often a sign-in that meets another one of the same user tries to be saved. */
+const CONTESTS = 3
 /** Records stay this much longer than they count, so that clocks that differ a little never see one vanish early. */
 export const TTL_MARGIN_SECONDS = 3_600
 const USER_AGENT_LIMIT_CHARACTERS = 256
@@ -155,8 +168,19 @@ export const createSessions = ({
   const seconds = (): number => Math.floor(now() / 1_000)
 
   return {
-    spendLogin: (state, expires) =>
-      table.create({ pk: `C#${hashState(state)}`, sk: '-', format: FORMAT, ttl: expires + TTL_MARGIN_SECONDS }),
+    async spendLogin(state, expires, arrivalKey) {
+      const spent = { pk: `C#${hashState(state)}`, sk: '-', format: FORMAT, ttl: expires + TTL_MARGIN_SECONDS }
+      if (arrivalKey === undefined) return await table.create(spent)
+      // What has ended by now is as good as absent.
+      return await table.transact([
+        { put: spent, when: [['ttl', 'absent or <', seconds()]] },
+        { put: arrival(arrivalKey, now()) },
+      ])
+    },
+
+    async withdraw(arrivalKey) {
+      await table.remove(arrivalKey)
+    },
 
     async start(from) {
       const { account, provider, serverSession, endsBy = Infinity, replaces } = from
@@ -196,13 +220,19 @@ export const createSessions = ({
                 when: [['ended_ms', 'absent or <', from.loginStartedMs] as const],
               },
             ]
-      const started = await table.transact([
-        { put: session },
-        await from.grant(grantKey, ttl),
-        { check: accountEndKey(account), when: [['ended_ms', 'absent or <', from.loginStartedMs]] },
-        ...pointer,
-        ...(replaces === undefined ? [] : [{ remove: replaces }]),
-      ])
+      const write = (grant: Step): Promise<boolean> =>
+        table.transact([
+          { put: session },
+          grant,
+          { check: accountEndKey(account), when: [['ended_ms', 'absent or <', from.loginStartedMs]] },
+          ...pointer,
+          ...[replaces, from.arrivalKey].flatMap((gone) => (gone === undefined ? [] : [{ remove: gone }])),
+        ])
+      let started = await write(await from.grant(grantKey, ttl))
+      for (let attempt = 1; !started && from.sharedGrant && attempt <= CONTESTS; attempt += 1) {
+        const item = (await table.list(grantKey.pk, grantKey.sk)).find(({ sk }) => sk === grantKey.sk)
+        started = await write(await from.grant(grantKey, ttl, { item }))
+      }
       if (!started) throw new Failure('login_overtaken')
       return { ticket: { account, handle }, maxAgeSeconds: absoluteEnd - created }
     },

@@ -35,8 +35,11 @@ export interface Change {
   when: readonly Condition[]
 }
 
-/** One part of a transaction. `check` may meet an item that does not exist. */
-export type Step = { put: Item } | { remove: Key } | { check: Key; when: readonly Condition[] }
+/** One part of a transaction. `when` is judged on the item as it is, which may not exist. */
+export type Step =
+  | { put: Item; when?: readonly Condition[] }
+  | { remove: Key }
+  | { check: Key; when: readonly Condition[] }
 
 /** After a conditional write: the item as it is now, or the item that the condition was judged against (undefined: there is none). */
 export type Changed = { changed: true; item: Item } | { changed: false; item: Item | undefined }
@@ -148,11 +151,13 @@ export const createTable = (tableName: string): Table => {
   }
 
   const transactItem = (step: Step): TransactWriteItem => {
-    if ('put' in step) return { Put: { TableName: tableName, Item: encodeItem(step.put) } }
     if ('remove' in step) return { Delete: { TableName: tableName, Key: encodeItem(step.remove) } }
     const { condition, used } = expressions()
-    const ConditionExpression = condition(step.when).join(' AND ')
-    return { ConditionCheck: { TableName: tableName, Key: encodeItem(step.check), ConditionExpression, ...used() } }
+    const ConditionExpression = condition(step.when ?? []).join(' AND ')
+    if ('check' in step)
+      return { ConditionCheck: { TableName: tableName, Key: encodeItem(step.check), ConditionExpression, ...used() } }
+    const put = { TableName: tableName, Item: encodeItem(step.put) }
+    return { Put: ConditionExpression === '' ? put : { ...put, ConditionExpression, ...used() } }
   }
 
   return {

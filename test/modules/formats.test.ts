@@ -94,7 +94,7 @@ describe.each(versions)('of format %s', (version) => {
       list: (pk) => Promise.resolve(pk === item.pk ? [item] : []),
       remove: ({ pk }) => Promise.resolve(void removed.push(pk)),
     })
-    const endings = createEndings({ table, grants: { end: unexpected }, tasks, now })
+    const endings = createEndings({ table, grants: { end: unexpected, endShared: unexpected }, tasks, now })
     await endings.endServerSession('https://as.example', 'the-sid')
     expect(removed).toEqual([says])
   })
@@ -105,7 +105,12 @@ describe.each(versions)('of format %s', (version) => {
   })
 
   test('a logout comes back', async () => {
-    const endings = createEndings({ table: tableOf({}), grants: { end: unexpected }, tasks, now })
+    const endings = createEndings({
+      table: tableOf({}),
+      grants: { end: unexpected, endShared: unexpected },
+      tasks,
+      now,
+    })
     const authorizationServer = { authorize: unexpected, finish: unexpected, ...wire, logoutUrl: unexpected }
     const flow = confirmLogout({ stage, authorizationServer, sealer, endings })
     const reply = await flow(requestWith('', { rawQuery: `state=${records.logout.state}` }))

@@ -181,7 +181,7 @@ test(
       const end = async (afterMs: number): Promise<string> => {
         await delay(afterMs)
         const [item] = await table.read([key])
-        if (item !== undefined) await instance().end(item, 'all')
+        if (item !== undefined) await instance().end(item)
         ended = true
         return (await readGrant()) === undefined ? 'ended' : 'not ended'
       }

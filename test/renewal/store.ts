@@ -96,7 +96,7 @@ export const createStore = (onWrite: (item: Item) => void = () => undefined): St
 
     transact: (steps) => {
       distinct(steps.map(keyOf), 100)
-      if (!steps.every((step) => !('check' in step) || meets(step.check, step.when))) return false
+      if (!steps.every((step) => !('when' in step) || meets(keyOf(step), step.when ?? []))) return false
       for (const step of steps) {
         if ('put' in step) put(step.put)
         else if ('remove' in step) items.delete(address(step.remove))
