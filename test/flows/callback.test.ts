@@ -57,7 +57,7 @@ describe('a callback', () => {
       .slice(calls)
       .map(({ action }) => action)
       .filter((action) => action.startsWith('dynamodb'))
-    expect(tableCalls).toEqual(['dynamodb:PutItem', 'dynamodb:BatchWriteItem'])
+    expect(tableCalls).toEqual(['dynamodb:PutItem', 'dynamodb:TransactWriteItems'])
     const endpoints = stack.authorizationServer.requests.slice(requests).map(({ endpoint }) => endpoint)
     expect(endpoints.filter((endpoint) => endpoint !== 'jwks')).toEqual(['authorize', 'token'])
   })

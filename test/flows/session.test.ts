@@ -88,7 +88,7 @@ describe('of somebody who is signed in', () => {
     const answers = await Promise.all(Array.from({ length: 5 }, async () => (await ask()).json()['idle_expires_in']))
     expect(Math.max(...answers.map(Number))).toBeLessThanOrEqual(20)
     expect(await stack.items()).toEqual(before)
-    const { functionName } = stack.stack.function('Session').definition
+    const { functionName } = stack.stack.function('SessionFunction').definition
     const used = stack.stack.awsCalls.filter(
       (call) => call.functionName === functionName && call.action.startsWith('dynamodb'),
     )

@@ -51,8 +51,8 @@ export const openRecords = (stack: LocalStack) => {
     expireTokens: () => age('grant', { expires: 0, fresh_until: 0 }),
     /** Every access token is due to be renewed, and still good. */
     makeTokensDue: () => age('grant', { fresh_until: 0 }),
-    /** Every lease has run out. */
-    endLeases: () => age('grant', { lease_until_ms: 0 }),
+    /** Every lease has run out, and so has the time for which an authorization server that failed is left alone. */
+    endLeases: () => age('grant', { lease_until_ms: 0, retry_at_ms: 0 }),
     close: () => client.destroy(),
   }
 }
