@@ -183,7 +183,9 @@ test('no log shows one, and every line of it is one JSON object', () => {
   expect(lines.length).toBeGreaterThan(shaking.length)
   expect(leaksOf(canaries, { logs: stack.logs })).toEqual([])
   for (const line of lines) {
-    expect(JSON.parse(line)).toMatchObject({ level: expect.any(String), message: expect.any(String) })
+    const entry: Record<string, unknown> = JSON.parse(line)
+    const words = '_aws' in entry ? ['flow', 'outcome'] : ['level', 'message']
+    expect(entry).toMatchObject(Object.fromEntries(words.map((name) => [name, expect.any(String)])))
     for (const control of ['\r', '\n', '\u001b']) expect(line).not.toContain(control)
   }
 })
