@@ -103,7 +103,7 @@ export const createCluster = (options: {
   const build = (process: Process, inBackground: boolean) => {
     const plain = createTableClient(world, process, store)
     const table = variant.table?.(plain) ?? plain
-    const { now } = process
+    const now = () => process.now()
     const authorizationServer = createAuthorizationServer({
       stage,
       credentials: createCredentials(world, process),
@@ -192,5 +192,3 @@ export const createCluster = (options: {
     callback: (request: Request) => invoke(25_000, (deps) => callback(deps)(request)),
   }
 }
-
-export type Cluster = ReturnType<typeof createCluster>

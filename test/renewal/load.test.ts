@@ -129,7 +129,7 @@ const callAtOnce = async (callers: readonly Caller[], times: number): Promise<vo
   const tokensOf = new Map<string, Set<string>>()
   for (const call of received) tokensOf.set(call.path, (tokensOf.get(call.path) ?? new Set()).add(tokenOf(call)))
   expect(tokensOf.size).toBe(callers.length)
-  expect(new Set([...tokensOf.values()].flatMap((tokens) => [...tokens])).size).toBe(callers.length)
+  expect(new Set([...tokensOf.values()].flatMap((tokens) => Array.from(tokens))).size).toBe(callers.length)
   await each(callers.length, async (index) => {
     const { provider, user } = callers[index] ?? { provider: 'demo', user: '' }
     const [token = ''] = tokensOf.get(`/${provider}/${user}/${index}`) ?? []

@@ -221,19 +221,19 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
 
   /** Runs to its end, and no further than that. */
   const finish = async (work: Promise<unknown>): Promise<void> => {
-    let over = false
-    void work.finally(() => (over = true))
+    const state = { over: false }
+    void work.finally(() => (state.over = true))
     await world.pass(0)
-    while (!over && (await world.step()));
-    if (!over) violation('something is stuck')
+    while (!state.over && (await world.step()));
+    if (!state.over) violation('something is stuck')
   }
 
   for (const browser of owners.keys()) await finish(login(browser))
   trouble = { ...peace, ...plan.trouble }
-  let work: Promise<unknown>[] = []
+  const work: Promise<unknown>[] = []
   for (const step of plan.steps) {
     await world.pass(step.afterMs)
-    work = [...work, take(step)]
+    work.push(take(step))
   }
   await finish(Promise.all(work))
   trouble = peace

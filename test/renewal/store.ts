@@ -66,7 +66,7 @@ export const createStore = (onWrite: (item: Item) => void = () => undefined): St
   const keyOf = (step: Step): Key => ('put' in step ? step.put : 'remove' in step ? step.remove : step.check)
 
   return {
-    all: () => [...items.values()].map((item) => ({ ...item })),
+    all: () => [...items.values()].map((item) => structuredClone(item)),
 
     read: (keys) => {
       distinct(keys, 100)
@@ -108,6 +108,6 @@ export const createStore = (onWrite: (item: Item) => void = () => undefined): St
       [...items.values()]
         .filter((item) => item.pk === pk && item.sk.startsWith(prefix))
         .toSorted((one, other) => (one.sk < other.sk ? -1 : 1))
-        .map((item) => ({ ...item })),
+        .map((item) => structuredClone(item)),
   }
 }

@@ -71,7 +71,7 @@ const saveNeedsLease = (table: Table): Table => {
   }
 }
 
-/** A holder of the lease that looks again sees what it saw. */
+/** A holder of the lease that looks again sees what it saw, and buries whatever is there. */
 const believesRefusals = (table: Table): Table => {
   const leased = new Map<string, Item>()
   return {
@@ -85,6 +85,7 @@ const believesRefusals = (table: Table): Table => {
       if (changed.changed && sets(change, 'lease_until_ms')) leased.set(address(key), changed.item)
       return changed
     },
+    remove: (key, when) => table.remove(key, leased.has(address(key)) ? [] : when),
   }
 }
 
