@@ -210,3 +210,16 @@ describe('an answer that is lost', () => {
     expect(stack.refreshes()).toBe(refreshes + 2)
   })
 })
+
+test('an instance is killed before its question is answered: the next caller takes over after the lease', async () => {
+  await stack.records.expireTokens()
+  stack.authorizationServer.plan('token', hung)
+  const [refreshes, startedMs, doomed] = [stack.refreshes(), Date.now(), call()]
+  await stack.authorizationServer.reached('token', stack.authorizationServer.count('token') + 1)
+  stack.stack.function('Api').kill()
+  expect((await doomed).status).toBe(500)
+  const replies = await Promise.all([call(), call(), call()])
+  expect(replies.map(({ status }) => status)).toEqual([200, 200, 200])
+  expect(stack.refreshes()).toBe(refreshes + 2)
+  expect(Date.now() - startedMs).toBeGreaterThan(leaseMs - 1_000)
+})

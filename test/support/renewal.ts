@@ -7,15 +7,18 @@ import { startStrictStack, type StackOptions } from './stacks.ts'
 export const leaseMs = 7_000
 
 /**
- * A stack whose grants tests make old: a strict authorization server with refresh token rotation that has two seconds to
- * answer, a resource server that records, and the records in an operator's hands.
+ * A stack whose grants tests make old: a strict authorization server with refresh token rotation that has `serverSeconds`
+ * (two unless told) to answer, a resource server that records, and the records in an operator's hands.
  */
-export const startRenewalStack = async (options: Pick<StackOptions, 'maxInstances' | 'gate'> = {}) => {
+export const startRenewalStack = async ({
+  serverSeconds = 2,
+  ...options
+}: Pick<StackOptions, 'maxInstances' | 'gate'> & { serverSeconds?: number } = {}) => {
   const resourceServer = await startRecordingResourceServer()
   const stack = await startStrictStack({
     ...options,
     target: resourceServer.url,
-    stage: (stage) => ({ ...stage, renewal: { authorization_server_timeout_seconds: 2 } }),
+    stage: (stage) => ({ ...stage, renewal: { authorization_server_timeout_seconds: serverSeconds } }),
   })
   const { authorizationServer } = stack
   const records = openRecords(stack.stack)
