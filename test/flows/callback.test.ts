@@ -53,8 +53,10 @@ describe('a callback', () => {
     await signIn(tab)
     const [calls, requests] = [stack.stack.awsCalls.length, stack.authorizationServer.requests.length]
     await signIn(stack.newBrowser())
+    const { functionName } = stack.stack.function('Callback').definition
     const tableCalls = stack.stack.awsCalls
       .slice(calls)
+      .filter((call) => call.functionName === functionName)
       .map(({ action }) => action)
       .filter((action) => action.startsWith('dynamodb'))
     expect(tableCalls).toEqual(['dynamodb:PutItem', 'dynamodb:TransactWriteItems'])

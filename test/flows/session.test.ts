@@ -37,6 +37,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   tab = stack.newBrowser()
   await signIn(tab)
+  await stack.stack.backgroundIsIdle()
 })
 
 afterEach(() => tab.fetch('/bff/logout', { method: 'POST' }))

@@ -1,10 +1,4 @@
-import {
-  ConditionalCheckFailedException,
-  DynamoDBClient,
-  paginateScan,
-  UpdateItemCommand,
-  type AttributeValue,
-} from '@aws-sdk/client-dynamodb'
+import { DynamoDBClient, paginateScan, UpdateItemCommand, type AttributeValue } from '@aws-sdk/client-dynamodb'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, type LocalStack } from '../../infra/local/stack.ts'
 
@@ -31,12 +25,10 @@ export const openRecords = (stack: LocalStack) => {
   const set = async ({ pk, sk }: StoredItem, attributes: StoredItem): Promise<void> => {
     if (pk === undefined || sk === undefined) return
     const names = Object.keys(attributes)
-    // What has been removed since it was read stays removed.
-    const update = client.send(
+    await client.send(
       new UpdateItemCommand({
         TableName,
         Key: { pk, sk },
-        ConditionExpression: 'attribute_exists(pk)',
         UpdateExpression: `SET ${names.map((_, index) => `#n${index} = :v${index}`).join(', ')}`,
         ExpressionAttributeNames: Object.fromEntries(names.map((name, index) => [`#n${index}`, name])),
         ExpressionAttributeValues: Object.fromEntries(
@@ -44,17 +36,11 @@ export const openRecords = (stack: LocalStack) => {
         ),
       }),
     )
-    await update.catch((error: unknown) => {
-      if (!(error instanceof ConditionalCheckFailedException)) throw error
-    })
   }
 
   const age = async (kind: 'grant' | 'session', attributes: Record<string, number>): Promise<void> => {
     const numbers = Object.entries(attributes).map(([name, value]) => [name, { N: String(value) }] as const)
-    const items = await all(kind)
-    for (let start = 0; start < items.length; start += 25) {
-      await Promise.all(items.slice(start, start + 25).map((item) => set(item, Object.fromEntries(numbers))))
-    }
+    for (const item of await all(kind)) await set(item, Object.fromEntries(numbers))
   }
 
   return {
