@@ -12,7 +12,7 @@ let stack: Awaited<ReturnType<typeof startRenewalStack>>
 let tab: Browser
 
 beforeAll(async () => {
-  stack = await startRenewalStack({ maxInstances: 4, gate: aws.gate })
+  stack = await startRenewalStack({ maxInstances: 4, gate: aws.gate, serverSeconds: 8 })
   await stack.stack.function('Api').warm(4)
 })
 beforeEach(async () => {
