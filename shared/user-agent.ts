@@ -187,10 +187,20 @@ const RETURN_TO_TEXT = /^(?:%(?![01]|7f)[0-9a-f]{2}|[!$&'()*+,\-./0-9:;=?@A-Z[\]
 /** In a path, neither a dot, a slash, a backslash nor a percent sign may hide in an escape. */
 const PATH_ESCAPES = /%(?:2e|2f|5c|25)/i
 
+/** Escapes that are no UTF-8 are read differently by each reader. */
+const isUtf8 = (path: string): boolean => {
+  try {
+    return decodeURIComponent(path).isWellFormed()
+  } catch {
+    return false
+  }
+}
+
 const isLocalPath = (value: string): boolean => {
   const path = value.split(/[?#]/, 1)[0] ?? ''
   return (
     path.startsWith('/') &&
+    isUtf8(path) &&
     !path.includes('//') &&
     !PATH_ESCAPES.test(path) &&
     !path.split('/').some((segment) => /^\.{1,2}(;|$)/.test(segment))
@@ -217,8 +227,7 @@ export const resolveReturnTo = (value: string, stage: Stage): string => {
   if (!isLocalPath(local)) return refuse()
   const url = new URL(local, base)
   if (url.origin !== base || url.href !== base + local) return refuse()
-  const path = url.pathname.replace(/%[\da-f]{2}/gi, (escape) => String.fromCharCode(Number(`0x${escape.slice(1)}`)))
-  if (base === stage.origin && /^\/bff(\/|$)/i.test(path)) return refuse()
+  if (base === stage.origin && /^\/bff(\/|$)/i.test(decodeURIComponent(url.pathname))) return refuse()
   return url.href
 }
 
