@@ -33,8 +33,8 @@ export type StrictOptions = {
   clientSecretSeconds?: number
   /** Resource indicators (RFC 8707) that are known; `resource` is an unknown parameter where none is. */
   resources?: string[]
-  /** Refresh tokens are used once and a second use ends the grant; true unless told. */
-  rotation?: boolean
+  /** Refresh tokens are used once and a second use ends the grant, or with `grace` gets the same answer again; true unless told. */
+  rotation?: boolean | 'grace'
   /** A new code for a user and client ends their older grants. */
   oneGrantPerUser?: boolean
   par?: boolean
@@ -63,6 +63,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     user: Object.keys(users)[0] ?? 'ada',
     accessTokenSeconds: options.accessTokenSeconds ?? 300,
     idToken: {},
+    rotation,
     /** How far the server's clock is ahead of ours. */
     aheadSeconds: 0,
   }
@@ -74,7 +75,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
   }
   const pushed = new Map<string, Map<string, string>>()
   const oneGrantPerUser = options.oneGrantPerUser ?? false
-  const grants = await createGrants({ settings, users, rotation, oneGrantPerUser, nowMs, issued })
+  const grants = await createGrants({ settings, users, oneGrantPerUser, nowMs, issued })
 
   const clients = createClients({
     initialAccessToken: options.initialAccessToken,

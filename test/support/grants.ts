@@ -31,12 +31,16 @@ export type Grant = {
 type Code = { grant: Grant; redirectUri: string; challenge: string; spent: boolean; endsMs: number }
 
 /** What tests change while the server runs. */
-export type GrantSettings = { accessTokenSeconds: number; idToken: IdTokenChange }
+export type GrantSettings = {
+  accessTokenSeconds: number
+  idToken: IdTokenChange
+  /** Whether a refresh token is used once and a second use ends the grant; with `grace` a second use gets the same answer again. */
+  rotation: boolean | 'grace'
+}
 
 type Rules = {
   settings: GrantSettings
   users: Record<string, JWTPayload>
-  rotation: boolean
   oneGrantPerUser: boolean
   nowMs: () => number
   issued: (secret: string) => string
@@ -46,13 +50,13 @@ const random = (): string => randomBytes(24).toString('base64url')
 const isPkce = /^[\w.~-]{43,128}$/
 
 /** Issues and takes codes and tokens; each code once, each refresh token once where it rotates. */
-export const createGrants = async ({ settings, users, rotation, oneGrantPerUser, nowMs, issued }: Rules) => {
+export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, issued }: Rules) => {
   const [key, strangerKey] = await Promise.all([generateKeyPair('RS256'), generateKeyPair('RS256')])
   const jwk = { ...(await exportJWK(key.publicKey)), kid: 'strict-1', use: 'sig', alg: 'RS256' }
   const grants: Grant[] = []
   const codes = new Map<string, Code>()
   const accessTokens = new Map<string, { grant: Grant; endsMs: number }>()
-  const refreshTokens = new Map<string, { grant: Grant; spent: boolean }>()
+  const refreshTokens = new Map<string, { grant: Grant; spent?: Promise<Answer> }>()
 
   /** A new grant; the result is its code. */
   const begin = (
@@ -103,9 +107,10 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
   const tokens = async (issuer: string, grant: Grant, client: Client, refreshToken: string | undefined) => {
     const access = issued(`at-${random()}`)
     accessTokens.set(access, { grant, endsMs: nowMs() + settings.accessTokenSeconds * 1000 })
-    const next = client.grant_types.includes('refresh_token') && (refreshToken === undefined || rotation)
+    const next =
+      client.grant_types.includes('refresh_token') && (refreshToken === undefined || settings.rotation !== false)
     const refresh = next ? issued(`rt-${random()}`) : undefined
-    if (refresh !== undefined) refreshTokens.set(refresh, { grant, spent: false })
+    if (refresh !== undefined) refreshTokens.set(refresh, { grant })
     const id = grant.scope.split(' ').includes('openid') ? issued(await idToken(issuer, grant, client)) : undefined
     const { accessTokenSeconds: expires_in } = settings
     return json(200, {
@@ -138,12 +143,14 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
     const known = refreshTokens.get(token)
     if (!known || known.grant.clientId !== client.client_id)
       return refuse('invalid_grant', 'not a token of this client')
-    if (known.spent) known.grant.live = false
+    if (known.spent && settings.rotation !== 'grace') known.grant.live = false
     if (!known.grant.live) refuse('invalid_grant', 'the grant has ended')
     if (form.get('resource') !== known.grant.resource) refuse('invalid_target', 'another resource')
-    known.spent = rotation
+    if (known.spent) return known.spent
     known.grant.renewals += 1
-    return tokens(issuer, known.grant, client, token)
+    const answer = tokens(issuer, known.grant, client, token)
+    if (settings.rotation !== false) known.spent = answer
+    return answer
   }
 
   return {
