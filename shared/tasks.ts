@@ -24,7 +24,7 @@ export interface Tasks {
 export const createTasks = (functionName: string): Tasks => {
   const client = new LambdaClient({
     maxAttempts: 2,
-    requestHandler: { connectionTimeout: 1_000, requestTimeout: 2_000 },
+    requestHandler: { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true },
   })
   return {
     async start(task) {
