@@ -153,7 +153,7 @@ export const createCluster = (options: {
     else {
       process.answered()
       world.after(60_000, () => {
-        if (process.leftBehind() > 0) violation('an answer left work behind')
+        if (process.leftBehind() > 0) violation('I9: an answer left work behind')
       })
     }
     return outcome

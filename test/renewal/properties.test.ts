@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { expect, test, vi } from 'vitest'
 import { peace } from './process.ts'
@@ -92,6 +94,13 @@ test.each(cases)(
   },
   600_000,
 )
+
+test('the variants are those of the documentation', () => {
+  const text = readFileSync(join(import.meta.dirname, '../../docs/renewal.md'), 'utf8')
+  const [, table = ''] = text.split('| variant | what it breaks |\n')
+  const named = table.split('\n\n')[0]?.split('\n').slice(1)
+  expect(named?.map((row) => row.split('|')[1]?.trim())).toEqual(variants.map(({ what }) => what))
+})
 
 test.each(variants)(
   'would find $what',

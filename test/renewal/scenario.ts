@@ -74,7 +74,7 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
         .matchAll(/at-\d+-\d+/g))
         savedTokens.add(token)
     }
-    if (typeof item['ttl'] !== 'number') violation(`${item.sk.slice(0, 2)} without ttl`)
+    if (typeof item['ttl'] !== 'number') violation(`I10: ${item.sk.slice(0, 2)} without ttl`)
   })
   let trouble: Trouble = peace
   let losses = 0
@@ -121,11 +121,11 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     const { reason, retryAfterSeconds, cookies } = outcome.failure
     const { status } = reasons[reason]
     const cleared = cookies.some((line) => line.includes('Max-Age=0'))
-    if (status === 401 && !mayEnd(ticket)) violation(`a session ended by itself (${reason})`)
+    if (status === 401 && !mayEnd(ticket)) violation(`I5: a session ended by itself (${reason})`)
     if (status === 401 && cleared && current[ticket.browser] === ticket) current[ticket.browser] = undefined
-    if (status !== 401 && cleared) violation(`${reason} took the cookie away`)
-    if (status === 503 && retryAfterSeconds === undefined) violation(`${reason} without Retry-After`)
-    if (status !== 401 && status !== 503) violation(`a call ended with ${status} (${reason})`)
+    if (status !== 401 && cleared) violation(`I6: ${reason} took the cookie away`)
+    if (status === 503 && retryAfterSeconds === undefined) violation(`I6: ${reason} without Retry-After`)
+    if (status !== 401 && status !== 503) violation(`I6: a call ended with ${status} (${reason})`)
     if (status === 503 && trouble === peace && plan.trouble === peace)
       violation(`a call ended with 503 (${reason}) in peace`)
   }
@@ -138,9 +138,9 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
       const { status, body = '' } = outcome.value
       const account = Buffer.from(body).toString()
       if (status === 200 && account !== owners[ticket.browser])
-        violation('a call was made with another account’s token')
-      if (overBefore) violation('a call was made for a session that was over')
-      if (status === 401 && !mayEnd(ticket)) violation('a call was made with a token that was refused')
+        violation('I3: a call was made with another account’s token')
+      if (overBefore) violation('I4: a call was made for a session that was over')
+      if (status === 401 && !mayEnd(ticket)) violation('I5: a call was made with a token that was refused')
     }
     judgeFailure(ticket, outcome)
     return outcome
@@ -149,7 +149,7 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
   const keepAlive = async (ticket: Ticket): Promise<void> => {
     const overBefore = ticket.overSinceMs !== undefined
     const outcome = await cluster.refresh(requestOf('/bff/refresh', { method: 'POST', cookies: ticket.cookie }))
-    if (outcome.kind === 'answered' && overBefore) violation('a session that was over was kept alive')
+    if (outcome.kind === 'answered' && overBefore) violation('I4: a session that was over was kept alive')
     judgeFailure(ticket, outcome)
   }
 
@@ -225,7 +225,7 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     void work.finally(() => (state.over = true))
     await world.pass(0)
     while (!state.over && (await world.step()));
-    if (!state.over) violation('something is stuck')
+    if (!state.over) violation('I7: something is stuck')
   }
 
   for (const browser of owners.keys()) await finish(login(browser))
@@ -254,11 +254,11 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     let state = ''
     await finish(attempts().then((result) => (state = result)))
     if (state !== 'works' && state !== 'signed out')
-      violation(`after all is calm a session is neither usable nor over: ${state}`)
+      violation(`I7: after all is calm a session is neither usable nor over: ${state}`)
     if (ticket === undefined || state === 'signed out') {
       await finish(login(browser))
       await finish(attempts().then((result) => (state = result)))
-      if (state !== 'works') violation(`a new login does not help: ${state}`)
+      if (state !== 'works') violation(`I7: a new login does not help: ${state}`)
     }
   }
 
@@ -267,8 +267,8 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
   await world.pass()
   if (losses === 0) {
     const left = store.all().filter(({ pk, sk }) => pk.startsWith('A#') && sk !== 'X')
-    if (left.length > 0) violation(`left in the table: ${left.map(({ sk }) => sk.slice(0, 2)).join()}`)
-    if (server.grants.some(({ live }) => live)) violation('tokens of an ended grant live on')
+    if (left.length > 0) violation(`I8: left in the table: ${left.map(({ sk }) => sk.slice(0, 2)).join()}`)
+    if (server.grants.some(({ live }) => live)) violation('I8: tokens of an ended grant live on')
   }
   return [...violations]
 }

@@ -118,8 +118,8 @@ export const createServer = (options: ServerOptions): Server => {
       const refused = first === other && first.given === undefined
       if (refused || (rotation === 'reusable' && isSaved)) continue
       const excused = first.lost || first.process.excused() || (!isSaved && first.process.metFaults())
-      if (!excused) violation(`${token} came twice for no good reason`)
-      else if (second.sentMs - first.sentMs < leastApartMs) violation(`${token} came twice under one lease`)
+      if (!excused) violation(`I1: ${token} came twice for no good reason`)
+      else if (second.sentMs - first.sentMs < leastApartMs) violation(`I2: ${token} came twice under one lease`)
     }
   }
 

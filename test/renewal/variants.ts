@@ -137,7 +137,7 @@ export const variants: readonly {
     trouble: { duplicate: 0.5 },
   },
   {
-    what: 'invalid_grant believed without another look',
+    what: '`invalid_grant` believed without another look',
     variant: { table: believesRefusals },
     where: 'shared',
     trouble: {},
