@@ -61,6 +61,19 @@ const faultReasons: Record<HttpFault['kind'], Reason> = {
   too_large: 'token_reply_invalid',
 }
 
+const formEncoded = (text: string): string => new URLSearchParams({ '': text }).toString().slice(1)
+
+/**
+ * HTTP Basic (RFC 6749 section 2.3.1). The library would escape even `-` and `_`, which form encoding leaves alone and which servers
+ * that do not decode, such as Coder, then take for part of the secret.
+ */
+const clientSecretBasic =
+  (secret: string): oauth.ClientAuth =>
+  (_server, client, _body, headers) => {
+    const pair = `${formEncoded(client.client_id)}:${formEncoded(secret)}`
+    headers.set('authorization', `Basic ${Buffer.from(pair).toString('base64')}`)
+  }
+
 /**
  * Calls at authorization servers over `send`.
  * @throws server_unreachable, server_timeout, server_failed, server_refused, client_rejected, code_rejected,
@@ -129,7 +142,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     const secret = client.client_secret ?? ''
     switch (client.token_endpoint_auth_method) {
       case 'client_secret_basic':
-        return oauth.ClientSecretBasic(secret)
+        return clientSecretBasic(secret)
       case 'client_secret_post':
         return oauth.ClientSecretPost(secret)
       case 'none':
