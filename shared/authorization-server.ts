@@ -157,8 +157,9 @@ export const createAuthorizationServer = ({
         ...(client.scope === undefined ? {} : { scope: client.scope }),
         ...(openid ? { nonce } : {}),
         ...(settings?.resource === undefined ? {} : { resource: settings.resource }),
-        ...(prompt !== undefined && PROMPTS.has(prompt) ? { prompt } : {}),
-        ...(loginHint === undefined ? {} : { login_hint: loginHint.slice(0, 256) }),
+        // Both are of OpenID Connect; a server that does not speak it may refuse what it does not know.
+        ...(openid && prompt !== undefined && PROMPTS.has(prompt) ? { prompt } : {}),
+        ...(openid && loginHint !== undefined ? { login_hint: loginHint.slice(0, 256) } : {}),
       }
       const url = new URL(metadata.authorization_endpoint)
       const pushed = metadata.pushed_authorization_request_endpoint !== undefined
