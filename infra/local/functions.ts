@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { transformSync } from 'esbuild'
@@ -77,6 +78,8 @@ interface Instance {
 
 const payloadLimitBytes = 6 * 1024 * 1024
 const initLimitMs = 10_000
+/** Instances share this machine's cores: too many cold starts at a time, and none is done within the limit. */
+const startsAtOnce = 2 * availableParallelism()
 
 /**
  * A function is ready to be invoked; instances start when they are needed. An idle instance is reused, another starts cold
@@ -109,7 +112,7 @@ export function createFunctionPool({
       if (instance && invocation) hand(instance, invocation)
     }
     let starting = [...instances].filter(({ state }) => state === 'starting').length
-    while (starting < queue.length && instances.size < maxInstances) {
+    while (starting < Math.min(queue.length, startsAtOnce) && instances.size < maxInstances) {
       start()
       starting += 1
     }
@@ -239,8 +242,12 @@ export function createFunctionPool({
     definition,
     invoke,
     warm: async (wanted) => {
-      while (instances.size < Math.min(wanted, maxInstances)) start()
-      await Promise.all([...instances].map(({ settled }) => settled.promise))
+      const ready = () => Promise.all([...instances].map(({ settled }) => settled.promise))
+      for (let missing = Math.min(wanted, maxInstances) - instances.size; missing > 0; missing -= startsAtOnce) {
+        for (let started = 0; started < Math.min(missing, startsAtOnce); started += 1) start()
+        await ready()
+      }
+      await ready()
     },
     stats: () => ({
       ...counts,
