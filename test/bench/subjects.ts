@@ -168,7 +168,7 @@ export const startSubjects = async (floors: { read: string; proxy: string }) => 
   const cookiesOf = (tab: Browser, path: string): string => tab.cookies.header(`${stack.url}${path}`, 'strict')
 
   const flow = (name: string, status: number, asked: Asked): Subject => {
-    const { definition } = stack.function(name)
+    const { definition } = stack.function(`${name}Function`)
     return {
       name: name.toLowerCase(),
       file: join(definition.taskRoot, 'index.mjs'),
