@@ -86,6 +86,9 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     timeoutMs,
     leastApartMs: leaseMs * 0.55,
     saved: (token) => savedTokens.has(token),
+    onUnheard: (account) => {
+      if (plan.shared) standOnNothing(account)
+    },
     violation,
   })
   const cluster = createCluster({
@@ -99,6 +102,10 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     onLoss: () => (losses += 1),
   })
   const tickets: Ticket[] = []
+  /** The sessions that an account has now may end. */
+  const standOnNothing = (account: string): void => {
+    for (const ticket of tickets) ticket.ending ||= owners[ticket.browser] === account
+  }
   const current: (Ticket | undefined)[] = owners.map(() => undefined)
   /** Accounts of which somebody signs in, and since when. */
   const loginsUnderWay = new Map<string, number>()
@@ -115,6 +122,11 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
       return replacedLate(owner) || own.every(({ live }) => !live) || own.some(({ ended }) => ended === 'reused')
     return plan.rotation === 'strict' && own.some(({ ended }) => ended === 'reused')
   }
+
+  /** Whether a sign-in ended the tokens of the account a moment ago: a call repeats once, and may meet two that have just ended. */
+  const lastLoginMs = new Map<string, number>()
+  const replacedLately = ({ browser }: Ticket): boolean =>
+    plan.shared && world.now() - (lastLoginMs.get(owners[browser] ?? '') ?? -Infinity) < replacementMs
 
   const judgeFailure = (ticket: Ticket, outcome: Outcome<Reply>): void => {
     if (outcome.kind !== 'failed') return
@@ -140,7 +152,9 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
       if (status === 200 && account !== owners[ticket.browser])
         violation('I3: a call was made with another account’s token')
       if (overBefore) violation('I4: a call was made for a session that was over')
-      if (status === 401 && !mayEnd(ticket)) violation('I5: a call was made with a token that was refused')
+      if (status === 401 && !mayEnd(ticket) && !replacedLately(ticket)) {
+        violation('I5: a call was made with a token that was refused')
+      }
     }
     judgeFailure(ticket, outcome)
     return outcome
@@ -187,6 +201,7 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     const code = server.authorize(owner)
     const startedMs = world.now()
     loginsUnderWay.set(owner, startedMs)
+    lastLoginMs.set(owner, startedMs)
     const outcome = await cluster.callback(
       requestOf('/bff/callback/demo', {
         headers: { 'sec-fetch-mode': 'navigate' },
@@ -197,9 +212,8 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     )
     const cookie = outcome.kind === 'answered' ? cookieOf(outcome.value.cookies, '__Host-Http-session=') : undefined
     loginsUnderWay.delete(owner)
-    if (plan.shared && (cookie === undefined || replacedLate(owner, startedMs))) {
-      for (const other of tickets) other.ending ||= owners[other.browser] === owner
-    }
+    lastLoginMs.set(owner, world.now())
+    if (plan.shared && (cookie === undefined || replacedLate(owner, startedMs))) standOnNothing(owner)
     if (cookie === undefined && plan.trouble === peace) violation('a login failed in peace')
     if (cookie === undefined) return
     const ticket = { cookie, browser, ending: false, overSinceMs: undefined }

@@ -55,13 +55,16 @@ export interface ServerOptions {
   leastApartMs: number
   /** Whether an access token was saved by now. */
   saved: (accessToken: string) => boolean
+  /** Hears of an account whose new grant nobody will know of. */
+  onUnheard: (account: string) => void
   /** What must never happen has happened. */
   violation: (what: string) => void
 }
 
 /** An authorization server that nobody has signed in at yet. */
 export const createServer = (options: ServerOptions): Server => {
-  const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, leastApartMs, saved, violation } = options
+  const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, leastApartMs, saved, onUnheard, violation } =
+    options
   const grants: ServerGrant[] = []
   const codes = new Map<string, ServerGrant>()
   const accessTokens = new Map<string, { grant: ServerGrant; endsMs: number }>()
@@ -95,13 +98,14 @@ export const createServer = (options: ServerOptions): Server => {
     }
   }
 
-  const redeem = (code: string): TokenReply => {
+  const redeem = (code: string, heard: boolean): TokenReply => {
     const grant = codes.get(code)
     codes.delete(code)
     if (grant === undefined) throw new Failure('code_rejected')
     for (const other of grants) if (oneGrantPerUser && other.account === grant.account) end(other, 'replaced')
     grant.live = true
     grants.push(grant)
+    if (!heard) onUnheard(grant.account)
     return issue(grant)
   }
 
@@ -204,12 +208,14 @@ export const createServer = (options: ServerOptions): Server => {
       checkCallback: (_, parameters) => parameters,
       push: () => Promise.reject(new Error('no PAR here')),
       userInfo: () => Promise.reject(new Error('no UserInfo here')),
-      redeem: (_, parameters) =>
-        send(
-          process,
-          () => redeem(parameters.get('code') ?? ''),
-          () => onFault('redeem'),
-        ),
+      redeem: (_, parameters) => {
+        let heard = true
+        const lose = (): void => {
+          heard = false
+          onFault('redeem')
+        }
+        return send(process, () => redeem(parameters.get('code') ?? '', heard), lose)
+      },
       refresh: (_, token) => {
         const presentation: Presentation = { process, sentMs: world.now(), lost: false, given: undefined }
         const lose = (): void => {
