@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { CfnOutput, CustomResource, RemovalPolicy, Stack } from 'aws-cdk-lib'
+import { CfnOutput, CustomResource, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib'
 import type { StackProps } from 'aws-cdk-lib'
 import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
 import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations'
@@ -19,56 +19,106 @@ import { StageFault } from './stage-file.ts'
 
 const flowFile = (name: string): string => path.join('lambdas', `${name}.ts`)
 
-/** What each flow is, where it is reached, how long it may take (seconds), and what it does with the table and the providers' secrets. */
-const flows = {
+const dynamoDb = (...actions: string[]): string[] => actions.map((action) => `dynamodb:${action}`)
+/** Ending sessions and grants. */
+const ENDING = ['DeleteItem', 'Query']
+/** Renewing a grant, and ending the sessions of one that turns out to be over. */
+const RENEWING = ['BatchGetItem', 'UpdateItem', 'BatchWriteItem', ...ENDING]
+
+interface Flow {
+  description: string
+  routes: readonly string[]
+  timeoutSeconds: number
+  /** What it does with the table. */
+  table: readonly string[]
+  /** Whether it reads the providers' secrets. */
+  providers: boolean
+  /** Whether it hands tasks to the background. */
+  tasks: boolean
+}
+
+/** What each flow is, where it is reached, how long it may take (seconds), and what it may do. */
+const flows: Readonly<Record<string, Flow>> = {
   login: {
     description: 'Starts a login: redirects to the authorization server',
-    route: '/bff/login',
+    routes: ['/bff/login'],
     timeoutSeconds: 15,
     table: [],
     providers: true,
+    tasks: false,
   },
   callback: {
     description: 'The hosted callback URL: redeems the code and starts the session',
-    route: '/bff/callback/{provider}',
+    routes: ['/bff/callback/{provider}'],
     timeoutSeconds: 25,
-    table: ['dynamodb:PutItem', 'dynamodb:BatchWriteItem', 'dynamodb:DeleteItem'],
+    table: dynamoDb('PutItem', 'ConditionCheckItem', ...ENDING),
     providers: true,
+    tasks: true,
   },
   session: {
     description: 'Tells who is signed in and for how long',
-    route: '/bff/session',
+    routes: ['/bff/session'],
     timeoutSeconds: 10,
-    table: ['dynamodb:BatchGetItem'],
+    table: dynamoDb('BatchGetItem'),
     providers: false,
+    tasks: false,
+  },
+  sessions: {
+    description: "Lists and ends a user's own sessions",
+    routes: ['/bff/sessions', '/bff/sessions/{id}'],
+    timeoutSeconds: 25,
+    table: dynamoDb('BatchGetItem', ...ENDING),
+    providers: true,
+    tasks: true,
   },
   refresh: {
     description: 'Keeps a session alive and renews its grant when due',
-    route: '/bff/refresh',
+    routes: ['/bff/refresh'],
     timeoutSeconds: 25,
-    table: ['dynamodb:BatchGetItem', 'dynamodb:UpdateItem', 'dynamodb:BatchWriteItem'],
+    table: dynamoDb(...RENEWING),
     providers: true,
+    tasks: true,
   },
   logout: {
     description: 'Ends a session and revokes its tokens',
-    route: '/bff/logout',
+    routes: ['/bff/logout'],
     timeoutSeconds: 25,
-    table: ['dynamodb:BatchGetItem', 'dynamodb:DeleteItem'],
+    table: dynamoDb(...ENDING),
     providers: true,
+    tasks: true,
+  },
+  'backchannel-logout': {
+    description: 'Ends sessions on the word of the authorization server',
+    routes: ['/bff/backchannel-logout/{provider}'],
+    timeoutSeconds: 25,
+    table: dynamoDb('BatchGetItem', 'BatchWriteItem', ...ENDING),
+    providers: true,
+    tasks: true,
   },
   api: {
     description: 'Calls a resource server with the token of the session',
-    route: '/api/{api}/{path+}',
+    routes: ['/api/{api}/{path+}'],
     timeoutSeconds: 29,
-    table: ['dynamodb:BatchGetItem', 'dynamodb:UpdateItem', 'dynamodb:BatchWriteItem'],
+    table: dynamoDb(...RENEWING),
     providers: true,
+    tasks: true,
   },
-} as const
+}
+
+/** The function behind the others: what they start and do not wait for. */
+const background = {
+  description: 'Renews grants ahead of time, and repeats what could not be done at once',
+  timeoutSeconds: 30,
+  table: dynamoDb(...RENEWING),
+}
 
 /** Entry files by bundle name. */
 export const bundleEntries: Readonly<Record<string, string>> = Object.fromEntries(
-  [...Object.keys(flows), 'register'].map((name) => [name, flowFile(name)]),
+  [...Object.keys(flows), 'background', 'register'].map((name) => [name, flowFile(name)]),
 )
+
+/** A construct's name, from a flow's. */
+const idOf = (name: string): string => name.replace(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
 /** A function's environment holds 4,096 bytes; the rest is for names, ARNs and Lambda's own. */
 const STAGE_LIMIT_BYTES = 3_000
@@ -152,29 +202,50 @@ export class CoatcheckStack extends Stack {
       }
     }
 
+    const keys = read([sealingSecret.secretArn])
+    const shared = { environment, logRetentionDays }
+    const { function: worker } = new FlowFunction(this, 'Background', {
+      ...shared,
+      description: background.description,
+      bundle: bundles.folderOf('background'),
+      timeoutSeconds: background.timeoutSeconds,
+      grants: [{ actions: background.table, resources: [table.tableArn] }, keys, read(Object.values(secretArns))],
+    })
+    worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
+
+    // Who ends a grant that sessions share marks it first.
+    const perUser = Object.values(stage.providers).some((provider) => provider.grants === 'per-user')
     for (const [name, flow] of Object.entries(flows)) {
-      const grants: Grant[] = [
-        { actions: flow.table, resources: flow.table.length === 0 ? [] : [table.tableArn] },
-        read([sealingSecret.secretArn, ...(flow.providers ? Object.values(secretArns) : [])]),
-      ]
-      const { function: handler } = new FlowFunction(this, name.charAt(0).toUpperCase() + name.slice(1), {
+      const marking = perUser && flow.table.includes('dynamodb:DeleteItem') ? dynamoDb('UpdateItem') : []
+      const { function: handler } = new FlowFunction(this, idOf(name), {
+        ...shared,
         description: flow.description,
         bundle: bundles.folderOf(name),
-        environment,
+        environment: { ...environment, ...(flow.tasks && { COATCHECK_BACKGROUND: worker.functionName }) },
         timeoutSeconds: flow.timeoutSeconds,
-        logRetentionDays,
-        grants,
+        grants: [
+          {
+            actions: [...new Set([...flow.table, ...marking])],
+            resources: flow.table.length === 0 ? [] : [table.tableArn],
+          },
+          keys,
+          read(flow.providers ? Object.values(secretArns) : []),
+          { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
+        ],
       })
-      api.addRoutes({
-        path: flow.route,
-        methods: [HttpMethod.ANY],
-        integration: new HttpLambdaIntegration(`${name}-integration`, handler),
-      })
+      for (const route of flow.routes) {
+        const integration = new HttpLambdaIntegration(`${name}-integration`, handler)
+        api.addRoutes({ path: route, methods: [HttpMethod.ANY], integration })
+      }
     }
 
     this.register(stage, Object.values(secretArns), bundles, environment)
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
     new CfnOutput(this, 'TableName', { value: table.tableName })
+    new CfnOutput(this, 'SealingKeysSecret', {
+      value: sealingSecret.secretArn,
+      description: 'For npm run keys: the secret of the keys that seal cookies and records',
+    })
   }
 
   /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */

@@ -1,18 +1,23 @@
+import { arrivalKey } from '../shared/arrivals.ts'
 import type { AuthorizationServer } from '../shared/authorization-server.ts'
 import type { Stage } from '../shared/config.ts'
+import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Grants } from '../shared/grants.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { pseudonym } from '../shared/seal.ts'
+import { hashHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
-import { grantKeyOf, sessionKey } from '../shared/sessions.ts'
-import type { Sessions } from '../shared/sessions.ts'
+import { sessionKey } from '../shared/sessions.ts'
+import type { Sessions, Started } from '../shared/sessions.ts'
+import type { Key } from '../shared/table.ts'
+import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
-import { audit, bestEffort, edge } from './edge.ts'
+import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { authorizationServer, grants, sealer, sessions, stage } from './runtime.ts'
+import { audit, bestEffort } from './report.ts'
+import { authorizationServer, endings, grants, sealer, sessions, stage, tasks } from './runtime.ts'
 
 interface Deps {
   stage: Stage
@@ -20,6 +25,8 @@ interface Deps {
   sealer: Sealer
   sessions: Sessions
   grants: Grants
+  endings: Endings
+  tasks: Tasks
 }
 
 /** A way to start over, to the same place. */
@@ -36,6 +43,7 @@ const enter = async (
   parameters: URLSearchParams,
   state: string,
   login: Login,
+  announced: Key | undefined,
 ): Promise<string> => {
   const { provider } = login
   const signedIn = await deps.authorizationServer.finish(provider, parameters, {
@@ -47,25 +55,41 @@ const enter = async (
     nonce: login.nonce,
     resource: login.resource,
   })
+  const { account, clientId, sinceMs } = signedIn
+  let { tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
-  let cookie: string
+  let started: Started
   try {
-    const started = await deps.sessions.start({
-      account: signedIn.account,
-      grant: (key, ttl) => deps.grants.newItem(key, { provider, ttl, ...signedIn }),
+    started = await deps.sessions.start({
+      account,
+      provider,
+      sharedGrant: announced !== undefined,
+      grant: async (key, ttl, rival) => {
+        const grant = { provider, clientId, tokens, ttl, ...(announced !== undefined && { sinceMs }) }
+        if (rival === undefined) return await deps.grants.place(key, grant)
+        const contested = await deps.grants.contest(key, grant, rival.item)
+        tokens = contested.tokens
+        return contested.step
+      },
       claims: signedIn.claims,
-      userAgent: request.headers['user-agent'] ?? '',
-      endsBy: signedIn.tokens.refresh_token === undefined ? signedIn.tokens.expires : undefined,
+      user_agent: request.headers['user-agent'] ?? '',
+      endsBy: tokens.refresh_token === undefined ? tokens.expires : undefined,
+      serverSession: signedIn.serverSession,
+      loginStartedMs: login.started_ms,
       replaces,
+      arrivalKey: announced,
     })
-    cookie = setSessionCookie(started.ticket, started.maxAgeSeconds)
   } catch (error) {
-    await deps.authorizationServer.revoke({ provider, clientId: signedIn.clientId }, signedIn.tokens)
+    await deps.grants.giveBack({ provider, clientId }, tokens)
     throw error
   }
-  audit('signed in', request, { provider, account: pseudonym(signedIn.account) })
-  if (replaces !== undefined) await bestEffort('callback', request, () => deps.grants.end(grantKeyOf(replaces)))
-  return cookie
+  const session = pseudonym(hashHandle(started.ticket.handle))
+  audit('callback', 'signed_in', { provider, account: pseudonym(account), session }, request)
+  await Promise.all([
+    replaces === undefined ? undefined : bestEffort('callback', request, () => deps.endings.release(replaces)),
+    bestEffort('callback', request, () => deps.tasks.start({ kind: 'limit', account })),
+  ])
+  return setSessionCookie(started.ticket, started.maxAgeSeconds)
 }
 
 /** The hosted callback URL: the authorization response (RFC 6749 section 4.1.2, RFC 9207) of a login that this browser began. */
@@ -84,9 +108,16 @@ export const callback =
       if (login.provider !== provider) throw new Failure('provider_mismatch')
 
       // Once, wherever and however often this callback lands. While that cannot be told, the login stays usable: a reload may succeed.
-      if (!(await deps.sessions.spendLogin(state, login.expires))) throw new Failure('login_already_used')
+      const sharesGrants = deps.stage.providers[provider]?.grants === 'per-user'
+      const announced = sharesGrants ? arrivalKey(provider, state) : undefined
+      if (!(await deps.sessions.spendLogin(state, login.expires, announced))) throw new Failure('login_already_used')
       cookies = [forget]
-      const sessionCookie = await enter(deps, request, parameters, state, login)
+      const sessionCookie = await enter(deps, request, parameters, state, login, announced).catch(
+        async (error: unknown) => {
+          if (announced !== undefined) await bestEffort('callback', request, () => deps.sessions.withdraw(announced))
+          throw error
+        },
+      )
       return redirect(303, resolveReturnTo(login.return_to, deps.stage), [forget, sessionCookie])
     } catch (error) {
       throw error instanceof Failure ? error.with({ cookies, tryAgain }) : error
@@ -101,5 +132,7 @@ export const handler = edge('callback', {
       sealer: sealer(),
       sessions: sessions(),
       grants: grants(),
+      endings: endings(),
+      tasks: tasks(),
     })(request),
 })

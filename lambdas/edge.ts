@@ -1,12 +1,13 @@
 import middy from '@middy/core'
 import type { MiddlewareObj } from '@middy/core'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
-import { causeName, Failure, reasons } from '../shared/errors.ts'
+import { Failure, reasons } from '../shared/errors.ts'
 import { isNavigation, json } from '../shared/message.ts'
 import type { Reply, Request } from '../shared/message.ts'
+import type { Task } from '../shared/tasks.ts'
 import { errorPage } from './pages.ts'
-import { logger, stage } from './runtime.ts'
-import { sourceFrames } from './source-frames.ts'
+import { asFailure, reportFailure } from './report.ts'
+import { stage } from './runtime.ts'
 
 /**
  * Between API Gateway (HTTP API, payload 2.0) and the flows: an event becomes a plain request, a reply becomes a result, whatever is
@@ -85,29 +86,11 @@ const asReply = (failure: Failure, request: Request): Reply => {
   return json(status, problem, { cookies, headers: { 'content-type': 'application/problem+json', ...more } })
 }
 
-/** What went wrong goes to the log once, under the request's id: the reason and our own words, never a message of somebody else. */
-const log = (flow: string, failure: Failure, requestId: string): void => {
-  const entry = {
-    flow,
-    reason: failure.reason,
-    request_id: requestId,
-    ...(failure.detail === undefined ? {} : { detail: failure.detail }),
-    ...(failure.cause === undefined ? {} : { cause: causeName(failure.cause) }),
-  }
-  logger()[reasons[failure.reason].level]('request failed', entry)
-}
-
-const asFailure = (error: unknown): Failure => {
-  if (error instanceof Failure) return error
-  const frames = error instanceof Error ? sourceFrames(error) : ''
-  return new Failure('internal', { detail: `${causeName(error)} ${frames}`.trim(), cause: error })
-}
-
 const answerFailures = (flow: string): MiddlewareObj<Event, Result> => ({
   onError: (handling) => {
     const request = asRequest(handling.event)
     const failure = asFailure(handling.error)
-    log(flow, failure, request.id)
+    reportFailure(flow, failure, request)
     handling.response = asResult(asReply(failure, request), request.id)
   },
 })
@@ -126,17 +109,8 @@ export const edge = (flow: string, endpoints: Readonly<Record<string, Endpoint>>
       return asResult(await endpoint(request), request.id)
     })
 
-/** An audit entry: what happened, to which pseudonyms, never a secret. */
-export const audit = (event: string, request: Request, facts: Record<string, string | number> = {}): void => {
-  logger().info(event, { audit: true, request_id: request.id, ...facts })
-}
-
-/** Runs what must not fail the request; a failure is logged. */
-export const bestEffort = async <T>(flow: string, request: Request, run: () => Promise<T>): Promise<T | undefined> => {
-  try {
-    return await run()
-  } catch (error) {
-    log(flow, asFailure(error), request.id)
-    return undefined
-  }
-}
+/** A Lambda handler for tasks that arrive by asynchronous invocation; what it throws makes Lambda repeat the task. */
+export const taskEdge = (flow: string, run: (task: Task, requestId: string) => Promise<void>) =>
+  middy<Task, void>()
+    .use({ onError: ({ error, context }) => reportFailure(flow, asFailure(error), context.awsRequestId) })
+    .handler((task, context) => run(task, context.awsRequestId))

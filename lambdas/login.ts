@@ -21,6 +21,7 @@ export const login =
       throw new Failure('provider_unknown', { detail: provider.slice(0, 32) })
     const destination = returnTo(request, deps.stage)
 
+    const startedMs = Date.now()
     const state = random(32)
     const nonce = random(32)
     const codeVerifier = newCodeVerifier()
@@ -42,7 +43,8 @@ export const login =
       nonce: authorization.openid ? nonce : undefined,
       resource: authorization.resource,
       return_to: destination,
-      expires: Math.floor(Date.now() / 1_000) + LOGIN_SECONDS,
+      started_ms: startedMs,
+      expires: Math.floor(startedMs / 1_000) + LOGIN_SECONDS,
       replaces: ticket === undefined ? undefined : { account: ticket.account, session: hashHandle(ticket.handle) },
     })
     return redirect(302, authorization.url.href, cookies)

@@ -1,24 +1,29 @@
 import type { AuthorizationServer } from '../shared/authorization-server.ts'
 import type { Stage } from '../shared/config.ts'
-import type { Grants } from '../shared/grants.ts'
+import type { Endings } from '../shared/endings.ts'
 import { isForm, json, query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { pseudonym } from '../shared/seal.ts'
+import { hashHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
-import type { Live, Sessions } from '../shared/sessions.ts'
-import { clearSessionCookie, requireRequestProof, returnTo, resolveReturnTo } from '../shared/user-agent.ts'
-import { audit, bestEffort, edge } from './edge.ts'
+import { sessionKey } from '../shared/sessions.ts'
+import {
+  clearSessionCookie,
+  requireRequestProof,
+  returnTo,
+  resolveReturnTo,
+  sessionTicket,
+} from '../shared/user-agent.ts'
+import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
 import { signedOutPage, signOutPage } from './pages.ts'
-import { authorizationServer, grants, sealer, sessions, stage } from './runtime.ts'
-import { findLive } from './signed-in.ts'
+import { audit, bestEffort } from './report.ts'
+import { authorizationServer, endings, sealer, stage } from './runtime.ts'
 
 interface Deps {
   stage: Stage
   authorizationServer: AuthorizationServer
   sealer: Sealer
-  sessions: Sessions
-  grants: Grants
+  endings: Endings
 }
 
 /** What the browser kept of the signed-in user goes too; cookies go by name, since "cookies" would reach other sites' of the domain. */
@@ -29,28 +34,31 @@ const givenReturnTo = (request: Request, settings: Stage): string | undefined =>
   query(request).has('return_to') ? returnTo(request, settings) : undefined
 
 /** Where the browser ends its session at the authorization server; our state brings it back and carries on to the destination. */
-const logoutUrl = async (deps: Deps, { grant }: Live, destination: string | undefined): Promise<string | undefined> => {
+const logoutUrl = async (
+  deps: Deps,
+  provider: string,
+  destination: string | undefined,
+): Promise<string | undefined> => {
   const sealed = await deps.sealer.seal('logout', [], JSON.stringify({ return_to: destination }))
-  const state = Buffer.from(sealed).toString('base64url')
-  return await deps.authorizationServer.logoutUrl(grant.provider, grant.clientId, state)
+  return await deps.authorizationServer.logoutUrl(provider, Buffer.from(sealed).toString('base64url'))
 }
 
 /**
- * The session is over: first its record, then the cookie, then its tokens at the authorization server (RFC 7009). Signing out without a
- * session succeeds too. A script gets where to end the server's own session, a posted form is sent there.
+ * The session is over: first its record, then the cookie, then, if no other session uses its grant, the tokens at the authorization
+ * server (RFC 7009). Signing out without a session succeeds too. A script gets where to end the server's own session, a posted form is
+ * sent there.
  */
 export const logout =
   (deps: Deps): Endpoint =>
   async (request) => {
     requireRequestProof(request, deps.stage, { form: true })
     const destination = givenReturnTo(request, deps.stage)
-    const live = await findLive(request, deps.sessions)
+    const { ticket } = sessionTicket(request)
+    const ended = ticket && (await deps.endings.end(sessionKey(ticket.account, hashHandle(ticket.handle))))
     let url: string | undefined
-    if (live !== undefined) {
-      await deps.sessions.end(live.session)
-      audit('signed out', request, { provider: live.grant.provider, account: pseudonym(live.session.account) })
-      await bestEffort('logout', request, () => deps.grants.end(live.grant.key))
-      url = await bestEffort('logout', request, () => logoutUrl(deps, live, destination))
+    if (ended !== undefined) {
+      audit('logout', 'signed_out', { provider: ended.provider, account: pseudonym(ended.account) }, request)
+      url = await bestEffort('logout', request, () => logoutUrl(deps, ended.provider, destination))
     }
     const cookies = [clearSessionCookie()]
     const headers = { 'clear-site-data': CLEAR_SITE_DATA }
@@ -85,8 +93,7 @@ const deps = (): Deps => ({
   stage: stage(),
   authorizationServer: authorizationServer(),
   sealer: sealer(),
-  sessions: sessions(),
-  grants: grants(),
+  endings: endings(),
 })
 
 export const handler = edge('logout', {

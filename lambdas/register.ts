@@ -7,7 +7,7 @@ import { discover } from '../shared/metadata.ts'
 import { register as registerClient, requestedScope, unregister } from '../shared/registration.ts'
 import type { RegistrationRequest } from '../shared/registration.ts'
 import type { Secrets } from '../shared/secrets.ts'
-import { callbackUrl, postLogoutUrl } from '../shared/stage.ts'
+import { backchannelLogoutUrl, callbackUrl, postLogoutUrl } from '../shared/stage.ts'
 import { customResource } from './custom-resource.ts'
 import type { ResourceEvent, ResourceOutcome } from './custom-resource.ts'
 import { providerSecret, secrets, sendOnce, stage } from './runtime.ts'
@@ -65,6 +65,7 @@ export const register =
       client_name: settings.client_name,
       redirect_uri: callbackUrl(deps.stage, provider),
       post_logout_redirect_uri: postLogoutUrl(deps.stage),
+      backchannel_logout_uri: backchannelLogoutUrl(deps.stage, provider),
       scopes: settings.scopes,
       initial_access_token: initialAccessToken?.trim(),
     }

@@ -1,16 +1,20 @@
 import { Logger } from '@aws-lambda-powertools/logger'
+import { createReadAccount } from '../shared/account.ts'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
 import { createCredentials } from '../shared/credentials.ts'
+import { createEndings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import { createGrants } from '../shared/grants.ts'
 import { createSend } from '../shared/http.ts'
+import { createLogoutTokens } from '../shared/logout-token.ts'
 import { createOAuth } from '../shared/oauth.ts'
-import { createSealer, parseSealingKeys } from '../shared/seal.ts'
-import type { SealingKeys } from '../shared/seal.ts'
+import { createSealer } from '../shared/seal.ts'
+import { createSealingKeys } from '../shared/sealing-keys.ts'
 import { createSecrets } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
 import { readStage } from '../shared/stage.ts'
 import { createTable } from '../shared/table.ts'
+import { createTasks } from '../shared/tasks.ts'
 
 /**
  * Composition: environment → stage → clients → modules, each built once a container and only when a flow asks for it, so that a bundle
@@ -53,28 +57,14 @@ export const providerSecret = (provider: string): string | undefined => {
 
 export const secrets = /* @__PURE__ */ once(createSecrets)
 
-const SEALING_KEYS_MAX_AGE_MS = 15 * 60_000
-
 /** Seals under the keys of the sealing secret. */
-export const sealer = /* @__PURE__ */ once(() => {
-  let cached: { readMs: number; keys: Promise<SealingKeys> } | undefined
-  return createSealer(async () => {
-    if (cached === undefined || now() - cached.readMs > SEALING_KEYS_MAX_AGE_MS) {
-      const read = secrets()
-        .read(variable('COATCHECK_SEALING_SECRET'))
-        .then((value) => parseSealingKeys(value ?? ''))
-      cached = { readMs: now(), keys: read }
-      read.catch(() => {
-        cached = undefined
-      })
-    }
-    return await cached.keys
-  })
-})
+export const sealer = /* @__PURE__ */ once(() =>
+  createSealer(createSealingKeys({ read: () => secrets().read(variable('COATCHECK_SEALING_SECRET')), now })),
+)
 
 const table = /* @__PURE__ */ once(() => createTable(variable('COATCHECK_TABLE')))
 
-const credentials = /* @__PURE__ */ once(() =>
+export const credentials = /* @__PURE__ */ once(() =>
   createCredentials({
     secrets: secrets(),
     secretOf: providerSecret,
@@ -89,23 +79,52 @@ export const sendOnce = /* @__PURE__ */ once(() => createSend({ keepAlive: false
 /** Calls of resource servers, over recent connections. */
 export const send = /* @__PURE__ */ once(() => createSend({ keepAlive: true }))
 
-export const authorizationServer = /* @__PURE__ */ once(() =>
-  createAuthorizationServer({
+export const authorizationServer = /* @__PURE__ */ once(() => {
+  const timeoutMs = stage().renewal.authorization_server_timeout_seconds * 1_000
+  return createAuthorizationServer({
     stage: stage(),
     credentials: credentials(),
-    oauth: createOAuth({
-      send: sendOnce(),
-      timeoutMs: stage().renewal.authorization_server_timeout_seconds * 1_000,
-      now,
-    }),
+    oauth: createOAuth({ send: sendOnce(), timeoutMs, now }),
+    readAccount: createReadAccount({ send: sendOnce(), timeoutMs }),
+    now,
+  })
+})
+
+/** What is done after the answer has gone out. */
+export const tasks = /* @__PURE__ */ once(() => {
+  // The background function itself has no name to start tasks with: what it cannot do fails, and Lambda repeats it.
+  const name = process.env['COATCHECK_BACKGROUND']
+  return name === undefined ? { start: () => Promise.reject(new Failure('server_failed')) } : createTasks(name)
+})
+
+/** Verifies what authorization servers say of logouts. */
+export const logoutTokens = /* @__PURE__ */ once(() =>
+  createLogoutTokens({ send: sendOnce(), timeoutMs: stage().renewal.authorization_server_timeout_seconds * 1_000 }),
+)
+
+export const grants = /* @__PURE__ */ once(() =>
+  createGrants({
+    table: table(),
+    sealer: sealer(),
+    wire: authorizationServer(),
+    tasks: tasks(),
+    settings: stage().renewal,
     now,
   }),
 )
 
-export const grants = /* @__PURE__ */ once(() =>
-  createGrants({ table: table(), sealer: sealer(), wire: authorizationServer(), settings: stage().renewal, now }),
+export const sessions = /* @__PURE__ */ once(() =>
+  createSessions({
+    table: table(),
+    sealer: sealer(),
+    settings: stage().session,
+    sharedGrants: Object.entries(stage().providers).flatMap(([name, { grants: kept }]) =>
+      kept === 'per-user' ? [name] : [],
+    ),
+    now,
+  }),
 )
 
-export const sessions = /* @__PURE__ */ once(() =>
-  createSessions({ table: table(), sealer: sealer(), settings: stage().session, now }),
+export const endings = /* @__PURE__ */ once(() =>
+  createEndings({ table: table(), grants: grants(), tasks: tasks(), now }),
 )

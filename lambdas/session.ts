@@ -16,7 +16,7 @@ export const session =
     const live = await findLive(request, deps.sessions)
     if (live === undefined) return signedOut()
     try {
-      const claims = await deps.sessions.claims(live.session)
+      const { claims } = await deps.sessions.open(live.session)
       return json(200, describeSession(live, claims, Math.floor(Date.now() / 1_000)))
     } catch (error) {
       if (error instanceof Failure && error.reason === 'session_ended') return signedOut()

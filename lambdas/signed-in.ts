@@ -1,7 +1,10 @@
+import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
+import type { Access } from '../shared/grants.ts'
 import type { Request } from '../shared/message.ts'
 import type { Live, Sessions } from '../shared/sessions.ts'
 import { clearSessionCookie, sessionTicket } from '../shared/user-agent.ts'
+import { audit, holderOf } from './report.ts'
 
 /** The live session of a request, for the flows that need one. */
 
@@ -23,22 +26,29 @@ export const requireLive = async (request: Request, sessions: Pick<Sessions, 'fi
 }
 
 /**
- * Runs with the session's grant. When it turns out that the grant is over, the session ends with it and the cookie goes; nothing else
+ * Runs with the session's grant. When it turns out that the grant is over, its sessions end with it and the cookie goes; nothing else
  * ends a session.
  * @throws what `run` throws
  */
 export const endingWithGrant = async <T>(
   live: Live,
-  sessions: Pick<Sessions, 'discard'>,
+  endings: Pick<Endings, 'buryGrant'>,
   run: () => Promise<T>,
 ): Promise<T> => {
   try {
     return await run()
   } catch (error) {
     if (!(error instanceof Failure) || (error.reason !== 'grant_ended' && error.reason !== 'session_ended')) throw error
-    await sessions.discard(live)
+    const buried = await endings.buryGrant({ ...live.grant.key, version: live.grant.version })
+    // Replaced by a sign-in meanwhile: the session goes on with the new one.
+    if (!buried) throw new Failure('renewal_pending', { retryAfterSeconds: 1 })
     throw error.with({ cookies: [clearSessionCookie()] })
   }
+}
+
+/** A renewal that was carried out for this request is in the audit trail. */
+export const reportRenewal = (flow: string, { renewedHere, grant }: Access, request: Request): void => {
+  if (renewedHere) audit(flow, 'renewed', { provider: grant.provider, ...holderOf(grant.key) }, request)
 }
 
 /** What `GET /bff/session` and `POST /bff/refresh` say of a live session. Durations are seconds from `now`, which is seconds since the epoch. */

@@ -1,7 +1,9 @@
+import type { Account, ReadAccount } from './account.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
-import type { Grant, GrantWire, Refreshed, Tokens } from './grants.ts'
+import type { Grant, Tokens } from './grant-record.ts'
+import type { GrantWire, Refreshed } from './renewal.ts'
 import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
 import type { AccountId } from './seal.ts'
@@ -36,6 +38,10 @@ export interface SignedIn {
   clientId: string
   claims: Claims
   tokens: Tokens
+  /** When the code was sent to be redeemed, in milliseconds since the epoch. */
+  sinceMs: number
+  /** The authorization server's own session, where it may log it out behind the browser's back. */
+  serverSession: { issuer: string; sid: string } | undefined
 }
 
 export interface AuthorizationServer extends GrantWire {
@@ -56,7 +62,7 @@ export interface AuthorizationServer extends GrantWire {
     },
   ): Promise<SignedIn>
   /** Where the browser ends its session at the server (OpenID Connect RP-Initiated Logout 1.0), if the server has that. */
-  logoutUrl(provider: string, clientId: string, state: string): Promise<string | undefined>
+  logoutUrl(provider: string, state: string): Promise<string | undefined>
 }
 
 const PROMPTS = new Set(['login', 'consent', 'select_account', 'none'])
@@ -68,11 +74,13 @@ export const createAuthorizationServer = ({
   stage,
   credentials,
   oauth,
+  readAccount,
   now,
 }: {
   stage: Stage
   credentials: Credentials
   oauth: OAuth
+  readAccount: ReadAccount
   now: () => number
 }): AuthorizationServer => {
   const peerOf = (registration: Registration, provider: string, clientId: string): Peer => {
@@ -132,6 +140,23 @@ export const createAuthorizationServer = ({
     )
   }
 
+  /** Who signed in: as the ID token says, else as the account endpoint does. Only a grant that nobody shares can be of a user unknown. */
+  const identify = async (
+    provider: string,
+    peer: Peer,
+    reply: TokenReply,
+  ): Promise<Partial<Account> & { claims: Claims }> => {
+    const { account, claims = [], grants } = stage.providers[provider] ?? {}
+    const subject = reply.claims?.['sub']
+    if (typeof subject === 'string') return { subject, claims: await claimsOf(provider, peer, reply) }
+    if (account !== undefined) return await readAccount(account, reply.access_token, claims)
+    if (grants === 'per-user')
+      throw new Failure('account_unresolved', {
+        detail: 'grants are per-user, but neither ID token nor account tells it',
+      })
+    return { claims: {} }
+  }
+
   const checked = (
     peer: Peer,
     parameters: URLSearchParams,
@@ -182,6 +207,7 @@ export const createAuthorizationServer = ({
 
     finish: (provider, parameters, login) =>
       withClient(provider, login.clientId, async (peer) => {
+        const sinceMs = now()
         const reply = await oauth.redeem(peer, checked(peer, parameters, login), {
           redirect_uri: login.redirectUri,
           code_verifier: login.codeVerifier,
@@ -189,12 +215,18 @@ export const createAuthorizationServer = ({
           resource: login.resource,
         })
         try {
-          const subject = reply.claims?.['sub']
+          const { subject, claims } = await identify(provider, peer, reply)
+          const sid = reply.claims?.['sid']
           return {
-            account: accountOf(login.issuer, typeof subject === 'string' ? subject : undefined),
+            account: accountOf(login.issuer, subject),
             clientId: login.clientId,
-            claims: await claimsOf(provider, peer, reply),
+            claims,
             tokens: asTokens(reply),
+            sinceMs,
+            serverSession:
+              peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'
+                ? { issuer: login.issuer, sid }
+                : undefined,
           }
         } catch (error) {
           await ignoringFailure(() => oauth.revoke(peer, reply))
@@ -202,10 +234,12 @@ export const createAuthorizationServer = ({
         }
       }),
 
-    async refresh(grant: Grant, tokens: Tokens): Promise<Refreshed> {
+    async refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed> {
       const resource = stage.providers[grant.provider]?.resource
       try {
         return await withClient(grant.provider, grant.clientId, async (peer): Promise<Refreshed> => {
+          // Credentials may have taken their time, and been read for a second attempt.
+          if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
           const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
@@ -230,14 +264,22 @@ export const createAuthorizationServer = ({
       }
     },
 
-    revoke: (grant, tokens) =>
-      ignoringFailure(() => withClient(grant.provider, grant.clientId, (peer) => oauth.revoke(peer, tokens))),
+    async revoke({ provider, clientId }, tokens) {
+      try {
+        await withClient(provider, clientId, (peer) => oauth.revoke(peer, tokens))
+        return true
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        // A server that answers that it will not is not asked again; one that did not answer is.
+        return error.reason === 'server_refused'
+      }
+    },
 
-    async logoutUrl(provider, clientId, state) {
-      const { metadata } = await credentials.of(provider)
+    async logoutUrl(provider, state) {
+      const { metadata, current } = await credentials.of(provider)
       if (metadata.end_session_endpoint === undefined) return undefined
       const url = new URL(metadata.end_session_endpoint)
-      url.searchParams.set('client_id', clientId)
+      url.searchParams.set('client_id', current.client_id)
       url.searchParams.set('post_logout_redirect_uri', postLogoutUrl(stage))
       url.searchParams.set('state', state)
       return url.href

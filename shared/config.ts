@@ -1,4 +1,5 @@
 import * as z from 'zod/mini'
+import { describe, memberName, name, origin, plainUrl, scope, seconds } from './config-values.ts'
 
 /**
  * The one schema of every setting in the stage file that an operator writes. Functions take its types only: what they read back
@@ -6,65 +7,20 @@ import * as z from 'zod/mini'
  * `origin`, `issuer` and targets must be written down.
  */
 
-const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]'])
-
-const parseUrl = (value: string): URL | undefined => (URL.canParse(value) ? new URL(value) : undefined)
-
-const isSecureOrLoopback = (url: URL): boolean =>
-  url.protocol === 'https:' || (url.protocol === 'http:' && LOOPBACK.has(url.hostname))
-
-/** One host, as a name or an IP address: wildcards are understood nowhere, and a dot at the end makes another origin of it. */
-const HOST = /^(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])$/
-
-const host = z.refine<string>((value) => {
-  const url = parseUrl(value)
-  return url === undefined || HOST.test(url.hostname)
-}, 'must name one host in letters, digits, hyphens and dots; wildcards are not understood')
-
-const describe = <T extends z.ZodMiniType>(schema: T, description: string): T => schema.check(z.describe(description))
-
-const origin = z.string().check(
-  z.refine(
-    (value) => parseUrl(value)?.origin === value,
-    'must be an origin as browsers write it: scheme, host and a port other than the default, in lower case, nothing behind it; for example https://app.example.com',
+const account = z.strictObject({
+  url: describe(
+    plainUrl,
+    "URL that answers GET with the user of the access token as a JSON object; on the issuer's origin or one of endpoint_origins.",
   ),
-  z.refine((value) => {
-    const url = parseUrl(value)
-    return url === undefined || isSecureOrLoopback(url)
-  }, 'must use https; http is for localhost and 127.0.0.1 only'),
-  host,
-)
-
-const plainUrl = z.string().check(
-  z.refine((value) => parseUrl(value) !== undefined, 'must be an absolute URL, for example https://as.example.com'),
-  z.refine((value) => {
-    const url = parseUrl(value)
-    return url === undefined || isSecureOrLoopback(url)
-  }, 'must use https; http is for localhost and 127.0.0.1 only'),
-  z.refine((value) => {
-    const url = parseUrl(value)
-    return url === undefined || (url.username === '' && url.password === '')
-  }, 'must not contain a user name or password'),
-  z.refine((value) => !/[?#]/.test(value), 'must not contain a query or a fragment'),
-  host,
-  z.refine((value) => {
-    const url = parseUrl(value)
-    return url === undefined || url.href === value || url.href === `${value}/`
-  }, 'must be written the way URLs are normalised: lower-case host, no default port, no dot segments'),
-)
-
-const name = z
-  .string()
-  .check(z.regex(/^[a-z][a-z0-9-]{0,31}$/, 'must be 1 to 32 of a-z, 0-9 and -, starting with a letter'))
-
-const seconds = (minimum: number, maximum: number) =>
-  z
-    .int(`must be a whole number of seconds from ${minimum} to ${maximum}`)
-    .check(z.gte(minimum, `must be at least ${minimum} seconds`), z.lte(maximum, `must be at most ${maximum} seconds`))
-
-const scope = z
-  .string()
-  .check(z.regex(/^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/, 'must be one scope: printable, no space, no quote'))
+  subject: describe(
+    memberName,
+    'Member of that object that names the user for good, such as id: a string or a whole number, never used for anybody else.',
+  ),
+  claims: describe(
+    z._default(z.record(memberName, memberName), {}),
+    'Claims by the member that they are taken from, such as {"preferred_username": "username"}; others are taken from the member of their own name. sub is the subject.',
+  ),
+})
 
 const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
@@ -83,6 +39,10 @@ const provider = z.strictObject({
     z.optional(plainUrl),
     'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
   ),
+  grants: describe(
+    z._default(z.enum(['per-session', 'per-user']), 'per-session'),
+    'per-user where the server keeps one live grant per user and client, so that all sessions of a user have to share it.',
+  ),
   claims: describe(
     z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
       'sub',
@@ -92,6 +52,10 @@ const provider = z.strictObject({
       'picture',
     ]),
     'Claims about the user that GET /bff/session shows; all others are dropped at login.',
+  ),
+  account: describe(
+    z.optional(account),
+    'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
   ),
   initial_access_token_secret: describe(
     z.optional(
@@ -132,6 +96,15 @@ const session = z.strictObject({
   idle_seconds: describe(
     z._default(seconds(60, 2_592_000), 3_600),
     'A session ends after this long without a call, in seconds.',
+  ),
+  max_parallel: describe(
+    z._default(
+      z
+        .int('must be a whole number from 1 to 1000')
+        .check(z.gte(1, 'must be at least 1'), z.lte(1_000, 'must be at most 1000')),
+      20,
+    ),
+    'Most sessions that one user may have at a time; a further sign-in ends the oldest.',
   ),
   absolute_seconds: describe(
     z._default(seconds(60, 7_776_000), 43_200),
@@ -207,6 +180,14 @@ export const stageSchema = z
           complain(['apis', key, 'provider'], `names ${value.provider}, which is not one of the providers`)
         }
       }
+      for (const [key, { issuer, account: asked, endpoint_origins: origins }] of Object.entries(stage.providers)) {
+        if (asked === undefined) continue
+        if (![new URL(issuer).origin, ...origins].includes(new URL(asked.url).origin)) {
+          complain(['providers', key, 'account', 'url'], "must be on the issuer's origin or on one of endpoint_origins")
+        } else if (new URL(asked.url).protocol !== new URL(issuer).protocol) {
+          complain(['providers', key, 'account', 'url'], 'must use the scheme of the issuer')
+        }
+      }
       if (stage.session.idle_seconds > stage.session.absolute_seconds) {
         complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
       }
@@ -226,6 +207,7 @@ export const stageSchema = z
   )
 
 export type Stage = z.infer<typeof stageSchema>
+export type AccountEndpoint = NonNullable<Stage['providers'][string]['account']>
 export type Api = Stage['apis'][string]
 export type Renewal = Stage['renewal']
 export type SessionSettings = Stage['session']

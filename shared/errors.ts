@@ -108,6 +108,7 @@ export const reasons = {
   login_cookie_unreadable: login,
   login_expired: login,
   login_already_used: login,
+  login_overtaken: login,
   state_missing: login,
   provider_mismatch: login,
   issuer_mismatch: login,
@@ -138,10 +139,29 @@ export const reasons = {
     level: 'warn',
   },
 
+  session_unknown: {
+    status: 404,
+    code: 'session_unknown',
+    sentence: 'You have no session of that id.',
+    level: 'info',
+  },
+  logout_token_invalid: {
+    status: 400,
+    code: 'logout_token_invalid',
+    sentence: 'The logout token is not valid.',
+    level: 'warn',
+  },
+
   // the authorization server
   metadata_invalid: serverInvalid,
   token_reply_invalid: serverInvalid,
   userinfo_invalid: serverInvalid,
+  account_unresolved: {
+    status: 502,
+    code: 'account_unresolved',
+    sentence: 'It could not be found out who you are, so you are not signed in. You can try again.',
+    level: 'error',
+  },
   server_refused: serverInvalid,
   client_rejected: {
     status: 503,
@@ -183,6 +203,7 @@ export const reasons = {
   // our own parts
   store_unavailable: storeUnavailable,
   secrets_unavailable: storeUnavailable,
+  background_unavailable: storeUnavailable,
   internal: {
     status: 500,
     code: 'internal',

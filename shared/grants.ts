@@ -2,116 +2,67 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
 import { Failure, reasons } from './errors.ts'
 import type { Reason } from './errors.ts'
+import { createGrantRecords, decodeGrant, GRANT_FORMAT } from './grant-record.ts'
+import type { Grant, Holder, Tokens } from './grant-record.ts'
+import { createRenewals } from './renewal.ts'
+import type { GrantWire, Renewed } from './renewal.ts'
+import { newVersion } from './seal.ts'
 import type { Sealer } from './seal.ts'
-import type { Item, Key, Table } from './table.ts'
+import type { Condition, Item, Key, Step, Table } from './table.ts'
+import type { Task, Tasks } from './tasks.ts'
 
-/**
- * Grants: the tokens that one redeemed code led to. Their records, their sealing, and their renewal: once, wherever calls land.
- *
- *   caller A   read v7 ── take lease ── read refresh token ── refresh ── save v8 if still v7
- *   caller B   read v7 ── lease taken: token still valid? use it : wait for v8
- *   logout              └─ removes the record at any time; A's save then fails and A revokes what it got
- *
- * The refresh token is read from what taking the lease returned, never before. The save asks for the version, not for the lease.
- */
-
-/** What the authorization server issued. Times are seconds since the epoch. */
-export interface Tokens {
-  access_token: string
-  refresh_token: string | undefined
-  id_token: string | undefined
-  scope: string | undefined
-  /** When the access token ends. */
-  expires: number
-}
-
-export interface Grant {
-  key: Key
-  version: number
-  provider: string
-  clientId: string
-  /** The access token is used without a thought until then, in seconds since the epoch. */
-  freshUntil: number
-  /** When the access token ends, in seconds since the epoch. */
-  expires: number
-  leaseUntilMs: number
-  /** When the record itself ends, in seconds since the epoch. */
-  ttl: number
-  sealed: Uint8Array
-}
-
-/** What refreshing led to: new tokens, the server's word that the grant is over, or no usable answer. */
-export type Refreshed =
-  | { kind: 'refreshed'; tokens: Tokens }
-  | { kind: 'refused' }
-  | { kind: 'unavailable'; reason: Reason; processed: 'no' | 'perhaps' }
-
-export type Renewed =
-  | { kind: 'renewed'; grant: Grant; tokens: Tokens }
-  /** Somebody else holds the lease. */
-  | { kind: 'held' }
-  | { kind: 'unavailable'; reason: Reason }
-  /** The server refused it for good, or never gave a refresh token. */
-  | { kind: 'ended' }
-  /** The record is gone: whoever ended the session meanwhile has told the browser. */
-  | { kind: 'gone' }
-
-/** The wire side of a grant, given by `authorization-server`. */
-export interface GrantWire {
-  refresh(grant: Grant, tokens: Tokens): Promise<Refreshed>
-  /** The tokens are revoked where the server can; never fails. */
-  revoke(grant: Pick<Grant, 'provider' | 'clientId'>, tokens: Tokens): Promise<void>
-}
+/** Grants: the tokens that one redeemed code led to, from the login that brings them to the logout that gives them back. */
 
 /** The token to call with now, and the renewal under way beside it, to be awaited before the reply. */
 export interface Access {
   grant: Grant
   tokens: Tokens
-  renewal: Promise<Renewed> | undefined
+  /** Whether this caller renewed it just now. */
+  renewedHere: boolean
+  renewal: Promise<unknown> | undefined
+}
+
+export interface NewGrant extends Holder {
+  tokens: Tokens
+  /** When the record ends, in seconds since the epoch. */
+  ttl: number
+  /** Where sessions share it: when its code was sent to be redeemed, in milliseconds since the epoch. */
+  sinceMs?: number | undefined
 }
 
 export interface Grants {
-  /** The record of a new grant, to be written together with its session. */
-  newItem(key: Key, from: { provider: string; clientId: string; tokens: Tokens; ttl: number }): Promise<Item>
+  /** The write that puts a grant in place; where sessions share one, over what was there, unless a sign-in that ran beside this one put it there. */
+  place(key: Key, from: NewGrant): Promise<Step>
+  /**
+   * The write for a sign-in that met another one of the same user: whose tokens live the server tells, and the grant is theirs. With the
+   * tokens as they are then. @throws server_*
+   */
+  contest(key: Key, from: NewGrant, rival: Item | undefined): Promise<{ step: Step; tokens: Tokens }>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
   /** A valid access token: the present one, the renewed one, or the one that another caller renewed. @throws grant_ended, session_missing, renewal_pending, server_* */
   access(grant: Grant): Promise<Access>
-  /** The grant is renewed, or it is said why not. Never waits for another caller. */
-  renew(grant: Grant): Promise<Renewed>
   /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, session_missing, renewal_pending, server_* */
-  renewed(grant: Grant): Promise<{ grant: Grant; tokens: Tokens }>
-  /** The record is gone and its tokens are revoked where the server can; that part never fails. */
-  end(key: Key): Promise<void>
+  renewed(grant: Grant): Promise<Access>
+  /** The renewal that a task was started for is carried out, once however often the task is delivered. */
+  resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
+  /** The grant in that item has its tokens revoked, now or, where that fails, later, and is gone, whatever a renewal makes of it meanwhile. */
+  end(item: Item): Promise<void>
+  /** The same for a grant that sessions share, by one at a time of those that want it. False when it has changed meanwhile and is still there. */
+  endShared(item: Item): Promise<boolean>
+  /** The tokens of an ended grant are revoked. @throws server_failed when the server could not be asked */
+  revokeLater(task: Extract<Task, { kind: 'revoke' }>): Promise<void>
+  /** Tokens that belong to no grant any more are revoked, now or later. */
+  giveBack(holder: Holder, tokens: Tokens): Promise<void>
 }
 
-const FORMAT = 1
-/** The lease outlives the authorization server's deadline by this: the save with its retries, and clock skew between instances. */
-const LEASE_RESERVE_MS = 5_000
 /** How long a caller without a valid token waits for another one's renewal. */
 const WAIT_MS = 8_000
-const SAVE_ATTEMPTS = 3
-
-/** The grant in a table item, or undefined when it is of no format that we know. */
-export const decodeGrant = (item: Item | undefined): Grant | undefined => {
-  if (item === undefined || item['format'] !== FORMAT) return undefined
-  const { version, provider, client_id: clientId, fresh_until: freshUntil, expires, ttl, sealed } = item
-  if (typeof version !== 'number' || typeof provider !== 'string' || typeof clientId !== 'string') return undefined
-  if (typeof freshUntil !== 'number' || typeof expires !== 'number' || typeof ttl !== 'number') return undefined
-  if (!(sealed instanceof Uint8Array)) return undefined
-  const leaseUntilMs = typeof item['lease_until_ms'] === 'number' ? item['lease_until_ms'] : 0
-  return {
-    key: { pk: item.pk, sk: item.sk },
-    version,
-    provider,
-    clientId,
-    freshUntil,
-    expires,
-    leaseUntilMs,
-    ttl,
-    sealed,
-  }
-}
+/** Who ends a shared grant has this long beyond the authorization server's deadline before another one takes over. */
+const ENDING_RESERVE_MS = 2_000
+const ENDING_PAUSE_MS = 100
+/** Instances' clocks differ by less than this. */
+const CLOCKS_MS = 5_000
 
 /** Whatever kept a grant from being renewed, the caller may come again: the grant is still there. */
 const notNow = (reason: Reason): Failure =>
@@ -128,118 +79,81 @@ export const createGrants = ({
   table,
   sealer,
   wire,
+  tasks,
   settings,
   now,
 }: {
   table: Table
   sealer: Sealer
   wire: GrantWire
+  tasks: Tasks
   settings: RenewalSettings
   now: () => number
 }): Grants => {
-  const leaseMs = settings.authorization_server_timeout_seconds * 1_000 + LEASE_RESERVE_MS
   const seconds = (): number => Math.floor(now() / 1_000)
+  const endingMs = settings.authorization_server_timeout_seconds * 1_000 + ENDING_RESERVE_MS
+  const records = createGrantRecords({ sealer, settings, now })
 
-  const freshUntil = (tokens: Tokens): number => {
-    if (tokens.refresh_token === undefined) return tokens.expires
-    const lifetime = Math.max(0, tokens.expires - seconds())
-    return tokens.expires - Math.ceil(Math.min(settings.leeway_seconds, lifetime / 4))
+  /** Revoked at once, or handed to the background; a queue that is not to be had either is the server's expiry to solve. */
+  const giveBack = async ({ provider, clientId }: Holder, tokens: Tokens): Promise<void> => {
+    if (await wire.revoke({ provider, clientId }, tokens)) return
+    const sealed = await sealer.seal('task', [provider, clientId], JSON.stringify(tokens))
+    const task = {
+      kind: 'revoke',
+      provider,
+      client_id: clientId,
+      sealed: Buffer.from(sealed).toString('base64'),
+    } as const
+    await tasks.start(task).catch((error: unknown) => {
+      if (!(error instanceof Failure && error.reason === 'background_unavailable')) throw error
+    })
   }
 
-  const sealTokens = async (key: Key, tokens: Tokens) => ({
-    sealed: await sealer.seal('grant', [key.pk, key.sk], JSON.stringify(tokens)),
-    fresh_until: freshUntil(tokens),
-    expires: tokens.expires,
+  /** The tokens of a grant, or undefined where they do not open. */
+  const readable = async (grant: Grant): Promise<Tokens | undefined> => {
+    try {
+      return await records.open(grant)
+    } catch (error) {
+      if (error instanceof Failure && error.reason === 'session_ended') return undefined
+      throw error
+    }
+  }
+
+  /** Revoked before it is forgotten: whoever is stopped in between leaves something to repeat. False when the grant has changed meanwhile. */
+  const revokeAndRemove = async (item: Item): Promise<boolean> => {
+    const grant = decodeGrant(item)
+    const tokens = grant && (await readable(grant))
+    if (grant !== undefined && tokens !== undefined) await giveBack(grant, tokens)
+    const when = grant === undefined ? [] : [['version', '=', grant.version] as const]
+    return (await table.remove({ pk: item.pk, sk: item.sk }, when)) !== undefined
+  }
+
+  const newItem = async (key: Key, { provider, clientId, tokens, ttl, sinceMs }: NewGrant): Promise<Item> => ({
+    ...key,
+    format: GRANT_FORMAT,
+    version: newVersion(),
+    provider,
+    client_id: clientId,
+    ...(sinceMs === undefined ? {} : { placed_ms: now() }),
+    ttl,
+    ...(await records.attributes(key, tokens)),
   })
 
-  const open = async (grant: Grant): Promise<Tokens> => {
-    const text = await sealer.open('grant', [grant.key.pk, grant.key.sk], grant.sealed)
-    if (text === undefined) throw new Failure('session_ended', { detail: 'the sealed tokens do not open' })
-    return JSON.parse(text) as Tokens
-  }
+  const renewals = createRenewals({ table, records, wire, giveBack, settings, now })
 
-  const asRenewed = async (item: Item | undefined): Promise<Renewed> => {
-    const grant = decodeGrant(item)
-    return grant === undefined ? { kind: 'gone' } : { kind: 'renewed', grant, tokens: await open(grant) }
-  }
-
-  /** The new tokens are in the table, or given back to the server because the grant ended meanwhile. */
-  const save = async (leased: Grant, tokens: Tokens): Promise<Renewed> => {
-    const set = { ...(await sealTokens(leased.key, tokens)), version: leased.version + 1 }
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const saved = await table.update(leased.key, {
-          set,
-          remove: ['lease_until_ms'],
-          when: [['version', '=', leased.version]],
-        })
-        if (saved.changed) return await asRenewed(saved.item)
-        // A save whose answer was lost is retried and then meets itself.
-        const mine = saved.item?.['version'] === set.version ? await asRenewed(saved.item) : undefined
-        if (mine?.kind === 'renewed' && mine.tokens.access_token === tokens.access_token) return mine
-        await wire.revoke(leased, tokens)
-        return await asRenewed(saved.item)
-      } catch (error) {
-        if (attempt === SAVE_ATTEMPTS) throw error
-        await delay(100 * attempt)
-      }
-    }
-  }
-
-  const renew = async (grant: Grant): Promise<Renewed> => {
-    if ((await open(grant)).refresh_token === undefined) return { kind: 'ended' }
-    const startMs = now()
-    const leaseUntilMs = startMs + leaseMs
-    const claim = await table.update(grant.key, {
-      set: { lease_until_ms: leaseUntilMs },
-      when: [
-        ['version', '=', grant.version],
-        ['lease_until_ms', 'absent or <', startMs],
-      ],
-    })
-    if (!claim.changed) {
-      const other = decodeGrant(claim.item)
-      return other?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
-    }
-    const leased = decodeGrant(claim.item)
-    if (leased === undefined) return { kind: 'gone' }
-    const tokens = await open(leased)
-
-    // Somebody who was held up this long must not send: another caller may hold the lease by the time the answer is here.
-    if (leaseUntilMs - now() < leaseMs - LEASE_RESERVE_MS / 2) return { kind: 'held' }
-
-    const outcome = await wire.refresh(leased, tokens)
-    switch (outcome.kind) {
-      case 'refreshed':
-        return await save(leased, {
-          ...outcome.tokens,
-          refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token,
-        })
-      case 'refused': {
-        const [item] = await table.read([grant.key])
-        return item?.['version'] === leased.version ? { kind: 'ended' } : await asRenewed(item)
-      }
-      case 'unavailable':
-        if (outcome.processed === 'no') {
-          await table.update(grant.key, {
-            remove: ['lease_until_ms'],
-            when: [
-              ['version', '=', leased.version],
-              ['lease_until_ms', '=', leaseUntilMs],
-            ],
-          })
-        }
-        return { kind: 'unavailable', reason: outcome.reason }
-    }
-  }
-
-  const renewed = async (grant: Grant): Promise<{ grant: Grant; tokens: Tokens }> => {
+  const renewed = async (grant: Grant): Promise<Access> => {
     const deadlineMs = now() + WAIT_MS
     let current = grant
     for (let pauseMs = 40; ; pauseMs = Math.min(pauseMs * 1.5, 400)) {
+      if (current.retryAtMs > now()) {
+        throw new Failure('renewal_pending', { retryAfterSeconds: Math.ceil((current.retryAtMs - now()) / 1_000) })
+      }
       if (current.leaseUntilMs <= now()) {
-        const outcome = await renew(current)
-        if (outcome.kind === 'renewed') return outcome
+        const outcome = await renewals.renew(current)
+        if (outcome.kind === 'renewed') {
+          const { grant: fresh, tokens } = outcome
+          return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
+        }
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
         if (outcome.kind === 'gone') throw endedMeanwhile()
         if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
@@ -249,35 +163,105 @@ export const createGrants = ({
       const [item] = await table.read([grant.key])
       const read = decodeGrant(item)
       if (read === undefined) throw endedMeanwhile()
-      if (read.version !== grant.version) return { grant: read, tokens: await open(read) }
+      if (read.version !== grant.version) {
+        return { grant: read, tokens: await records.open(read), renewedHere: false, renewal: undefined }
+      }
       current = read
     }
   }
 
-  return {
-    open,
-    renew,
-    renewed,
+  /** Renewing ahead of time, as a task of its own: nobody who holds a valid token waits for it. */
+  const renewBeside = async (grant: Grant): Promise<void> => {
+    const claim = await renewals.takeLease(grant)
+    if (claim.kind !== 'leased') return
+    const { key, version, leaseUntilMs } = claim.grant
+    try {
+      await tasks.start({ kind: 'renew', pk: key.pk, sk: key.sk, version, lease_until_ms: leaseUntilMs })
+    } catch (error) {
+      await renewals.putOff(claim.grant)
+      throw error
+    }
+  }
 
-    async newItem(key, { provider, clientId, tokens, ttl }) {
-      const sealed = await sealTokens(key, tokens)
-      return { ...key, format: FORMAT, version: 1, provider, client_id: clientId, ttl, ...sealed }
+  return {
+    open: (grant) => records.open(grant),
+    renewed,
+    giveBack,
+
+    async place(key, from) {
+      const put = await newItem(key, from)
+      return from.sinceMs === undefined
+        ? { put }
+        : { put, when: [['placed_ms', 'absent or <', from.sinceMs - CLOCKS_MS]] }
+    },
+
+    async contest(key, from, rival) {
+      const version = rival?.['version'] ?? 0
+      const when: Condition[] = [['version', rival === undefined ? 'absent or <' : '=', version]]
+      const grant = decodeGrant(await newItem(key, from))
+      if (grant === undefined) throw new Failure('internal', { detail: 'a new grant is none' })
+      let { tokens } = from
+      if (tokens.refresh_token !== undefined) {
+        const outcome = await wire.refresh(grant, tokens, Infinity)
+        if (outcome.kind === 'unavailable') throw notNow(outcome.reason)
+        if (outcome.kind === 'refused') {
+          // The other one's tokens live; where its session has ended by now, there is nothing left to share.
+          if (rival === undefined) throw new Failure('login_overtaken')
+          return { step: { check: key, when }, tokens }
+        }
+        tokens = { ...outcome.tokens, refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token }
+      }
+      return { step: { put: await newItem(key, { ...from, tokens }), when }, tokens }
     },
 
     async access(grant) {
-      const tokens = await open(grant)
-      if (seconds() < grant.freshUntil) return { grant, tokens, renewal: undefined }
-      if (seconds() >= grant.expires) return { ...(await renewed(grant)), renewal: undefined }
-      // Still valid: the call goes out with it while this caller, if nobody else does, renews beside it.
-      const renewal = grant.leaseUntilMs > now() ? undefined : renew(grant)
+      const tokens = await records.open(grant)
+      if (seconds() < grant.freshUntil) return { grant, tokens, renewedHere: false, renewal: undefined }
+      if (seconds() >= grant.expires) return await renewed(grant)
+      const waits = Math.max(grant.leaseUntilMs, grant.retryAtMs) > now()
+      const renewal = waits ? undefined : renewBeside(grant)
       renewal?.catch(() => undefined)
-      return { grant, tokens, renewal }
+      return { grant, tokens, renewedHere: false, renewal }
     },
 
-    async end(key) {
-      const grant = decodeGrant(await table.remove(key))
-      if (grant === undefined) return
-      await wire.revoke(grant, await open(grant))
+    async resume(task) {
+      const leased = await renewals.takeOver(task)
+      return leased === undefined ? { kind: 'held' } : await renewals.carryOut(leased)
+    },
+
+    async end({ pk, sk, ...attributes }) {
+      for (
+        let item: Item | undefined = { pk, sk, ...attributes };
+        item !== undefined;
+        [item] = await table.list(pk, sk)
+      ) {
+        if (await revokeAndRemove(item)) return
+      }
+    },
+
+    async endShared(item) {
+      const { pk, sk, version = 0 } = item
+      for (;;) {
+        const claim = await table.update(
+          { pk, sk },
+          {
+            set: { ending_until_ms: now() + endingMs },
+            when: [
+              ['version', '=', version],
+              ['ending_until_ms', 'absent or <', now()],
+            ],
+          },
+        )
+        if (claim.changed) return await revokeAndRemove(claim.item)
+        if (claim.item?.['version'] !== version) return claim.item === undefined
+        await delay(ENDING_PAUSE_MS)
+      }
+    },
+
+    async revokeLater({ provider, client_id: clientId, sealed }) {
+      const text = await sealer.open('task', [provider, clientId], Buffer.from(sealed, 'base64'))
+      if (text === undefined) return
+      if (!(await wire.revoke({ provider, clientId }, JSON.parse(text) as Tokens))) throw new Failure('server_failed')
     },
   }
 }

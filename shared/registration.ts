@@ -40,6 +40,7 @@ export interface RegistrationRequest {
   client_name: string
   redirect_uri: string
   post_logout_redirect_uri: string
+  backchannel_logout_uri: string
   /** Left out: those of our defaults that the server announces. */
   scopes: readonly string[] | undefined
   initial_access_token: string | undefined
@@ -79,11 +80,16 @@ export const requestedScope = (metadata: Metadata, scopes: readonly string[] | u
   return wanted.length === 0 ? undefined : wanted.join(' ')
 }
 
-/** What a server says of an error, cut to what is safe and useful to an operator (RFC 7591 section 3.2.2). */
-const errorText = (reply: IncomingReply): string => {
+/** What a server says of an error, cut to what is safe and useful to an operator (RFC 7591 section 3.2.2); should it echo our token, not that. */
+const errorText = (reply: IncomingReply, initialAccessToken: string | undefined): string => {
   const body = jsonObject(reply)
   const text = (value: unknown): string =>
-    typeof value === 'string' ? value.replace(/[^\x20-\x7e]/g, ' ').slice(0, 300) : ''
+    typeof value === 'string'
+      ? value
+          .replaceAll(initialAccessToken ?? '\0', '(the initial access token)')
+          .replace(/[^\x20-\x7e]/g, ' ')
+          .slice(0, 300)
+      : ''
   const error = text(body?.['error'])
   const description = text(body?.['error_description'])
   if (error === '') return `status ${reply.status} without an OAuth error`
@@ -177,13 +183,17 @@ export const register = async (send: Send, metadata: Metadata, wanted: Registrat
         ...(metadata.end_session_endpoint === undefined
           ? {}
           : { post_logout_redirect_uris: [wanted.post_logout_redirect_uri] }),
+        ...(metadata.backchannel_logout_supported === true && {
+          backchannel_logout_uri: wanted.backchannel_logout_uri,
+          backchannel_logout_session_required: true,
+        }),
       }),
     ),
     timeoutMs: TIMEOUT_MS,
     maxBytes: LIMIT_BYTES,
   })
   if (reply.status !== 201 && reply.status !== 200)
-    throw refused(`the server refused the registration: ${errorText(reply)}`)
+    throw refused(`the server refused the registration: ${errorText(reply, wanted.initial_access_token)}`)
   const client = accept(reply, wanted, method, metadata)
   // What the server registered is a ceiling (RFC 7591 section 2): more than that is refused at authorization.
   const ceiling = client.scope?.split(' ')

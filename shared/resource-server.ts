@@ -17,9 +17,22 @@ const MAX_REPLY_BYTES = 4_400_000
 const SEGMENT_LIMIT_CHARACTERS = 1_024
 
 /**
+ * Names under which resource servers take a token from elsewhere than the bearer header, and some believe it sooner: `access_token`
+ * (RFC 6750 section 2.3), `coder_session_token`, `Coder-Session-Token`, `private_token` and their kind. Tokens that speak for nobody,
+ * such as `page_token` or `X-CSRF-Token`, are not among them.
+ */
+const CREDENTIAL = /(^|[-_. ])(access|auth|bearer|private|session)[-_. ]?token$/i
+
+/** Whether a parameter of the query is called like a credential, in any of the ways in which servers take queries apart. */
+const hasCredential = (rawQuery: string): boolean =>
+  [...new URLSearchParams(rawQuery.replaceAll(';', '&')).keys()].some((name) =>
+    CREDENTIAL.test(name.replace(/\[.*$/s, '').trim()),
+  )
+
+/**
  * The URL of a call: the route's target and the path's segments behind it, each encoded again from its decoded form, so that what was
- * checked is what is sent.
- * @throws api_unknown, method_not_allowed, path_invalid
+ * checked is what is sent. The query goes as it is, or not at all: one that brings a credential is refused.
+ * @throws api_unknown, method_not_allowed, path_invalid, request_invalid
  * @see RFC 10017 section 6.1.3.6
  */
 export const resolveCall = (stage: Stage, request: Request): Call => {
@@ -52,6 +65,7 @@ export const resolveCall = (stage: Stage, request: Request): Call => {
   if (url.origin !== target.origin || !url.pathname.startsWith(target.pathname)) throw new Failure('path_invalid')
   // Only characters that no parser of a request line splits at.
   if (!/^[\x21-\x7e]*$/.test(request.rawQuery) || request.rawQuery.includes('#')) throw new Failure('request_invalid')
+  if (hasCredential(request.rawQuery)) throw new Failure('request_invalid', { detail: 'a credential in the query' })
   if (request.rawQuery !== '') url.search = `?${request.rawQuery}`
   return { api, url }
 }
@@ -116,7 +130,7 @@ const outgoingHeaders = (request: Request, accessToken: string): Record<string, 
   const listed = new Set((request.headers['connection'] ?? '').split(',').map((name) => name.trim().toLowerCase()))
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(request.headers)) {
-    if (KEPT_FROM_RESOURCE_SERVER.has(name) || listed.has(name)) continue
+    if (KEPT_FROM_RESOURCE_SERVER.has(name) || CREDENTIAL.test(name) || listed.has(name)) continue
     if (KEPT_PREFIXES.some((prefix) => name.startsWith(prefix))) continue
     if (!/^[a-z0-9-]{1,64}$/.test(name)) continue
     // oxlint-disable-next-line no-control-regex -- control characters are what is refused
@@ -188,21 +202,28 @@ const replyHeaders = (
 const REPEATABLE = new Set(['GET', 'HEAD', 'PUT', 'DELETE'])
 
 /**
- * The resource server's reply to the call, fit for the browser. Redirects are not followed.
+ * The resource server's reply to the call, fit for the browser. Redirects are not followed. All attempts end by `byMs` (milliseconds since
+ * the epoch).
  * @throws resource_server_unreachable, resource_server_timeout, resource_server_invalid, header_invalid
  */
-export const forward = async (send: Send, call: Call, request: Request, accessToken: string): Promise<Reply> => {
-  const outgoing = {
+export const forward = async (
+  send: Send,
+  call: Call,
+  request: Request,
+  accessToken: string,
+  byMs: number,
+): Promise<Reply> => {
+  const outgoing = () => ({
     method: request.method,
     url: call.url,
     headers: outgoingHeaders(request, accessToken),
     body: request.body.length === 0 && ['GET', 'HEAD', 'DELETE'].includes(request.method) ? undefined : request.body,
-    timeoutMs: call.api.timeout_seconds * 1_000,
+    timeoutMs: Math.max(1, Math.min(call.api.timeout_seconds * 1_000, byMs - Date.now())),
     maxBytes: MAX_REPLY_BYTES,
-  }
+  })
   const attempt = async (mayRepeat: boolean): Promise<IncomingReply> => {
     try {
-      return await send(outgoing)
+      return await send(outgoing())
     } catch (error) {
       if (!(error instanceof HttpFault)) throw error
       // RFC 9110 section 9.2.2: a connection that was closed under us may be tried again for methods that can be repeated.

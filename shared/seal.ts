@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createHash, createSecretKey, hkdfSync, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createSecretKey,
+  hkdfSync,
+  randomBytes,
+  randomInt,
+} from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { Failure } from './errors.ts'
 
@@ -21,7 +29,7 @@ export type HandleHash = Branded<'HandleHash'>
 /** Names one (issuer, subject) pair: SHA-256, base64url. */
 export type AccountId = Branded<'AccountId'>
 
-export type Purpose = 'login' | 'logout' | 'session' | 'grant'
+export type Purpose = 'login' | 'logout' | 'session' | 'grant' | 'task'
 
 /** Sealing keys by key id; `current` seals, all open. */
 export interface SealingKeys {
@@ -49,6 +57,9 @@ const sha256 = (text: string): string => createHash('sha256').update(text).diges
 /** A fresh random value of that many bytes, base64url. */
 export const random = (bytes: number): string => randomBytes(bytes).toString('base64url')
 
+/** Where the versions of a record begin: no record of the same key had that number before. */
+export const newVersion = (): number => randomInt(2 ** 47)
+
 /** A fresh session handle. */
 export const newHandle = (): Handle => random(32) as Handle
 
@@ -61,6 +72,10 @@ export const asAccount = (text: string): AccountId | undefined =>
 
 /** What the table knows of a handle. */
 export const hashHandle = (handle: Handle): HandleHash => sha256(`handle ${handle}`) as HandleHash
+
+/** Names a session of the authorization server (`sid`) or a logout token (`jti`) in the table. */
+export const hashName = (kind: 'sid' | 'jti', issuer: string, name: string): string =>
+  sha256(JSON.stringify([kind, issuer, name]))
 
 /** Names the account of an issuer and a subject; a random one where the server tells no subject. */
 export const accountOf = (issuer: string, subject: string | undefined): AccountId =>
@@ -108,8 +123,8 @@ export const parseSealingKeys = (value: string): SealingKeys => {
   return { current, keys }
 }
 
-/** Seals and opens under the keys that `readKeys` gives; it is asked each time, so that it may cache and re-read. */
-export const createSealer = (readKeys: () => Promise<SealingKeys>): Sealer => ({
+/** Seals and opens under the keys that `readKeys` gives, which may cache them but looks further for an id that it is told. */
+export const createSealer = (readKeys: (wanted?: string) => Promise<SealingKeys>): Sealer => ({
   prepare() {
     readKeys().catch(() => undefined)
   },
@@ -137,8 +152,8 @@ export const createSealer = (readKeys: () => Promise<SealingKeys>): Sealer => ({
     const idLength = bytes[1] ?? 0
     const start = 2 + idLength + SALT_BYTES
     if (bytes[0] !== FORMAT || bytes.length < start + TAG_BYTES) return undefined
-    const { keys } = await readKeys()
     const id = bytes.toString('utf8', 2, 2 + idLength)
+    const { keys } = await readKeys(id)
     const material = Object.hasOwn(keys, id) ? keys[id] : undefined
     if (material === undefined) return undefined
     const { key, nonce } = derive(material, bytes.subarray(2 + idLength, start), purpose)

@@ -18,7 +18,7 @@ export interface Secrets {
 export const createSecrets = (): Secrets => {
   const client = new SecretsManagerClient({
     maxAttempts: 3,
-    requestHandler: { connectionTimeout: 1_000, requestTimeout: 3_000 },
+    requestHandler: { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true },
   })
 
   const unavailable = (error: unknown): Failure => {

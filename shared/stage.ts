@@ -16,5 +16,9 @@ export const callbackUrl = (stage: Stage, providerName: string): string =>
 /** The URL that an authorization server sends the browser back to after RP-initiated logout. */
 export const postLogoutUrl = (stage: Stage): string => `${stage.origin}/bff/logout`
 
+/** The URL that an authorization server posts logout tokens to (OpenID Connect Back-Channel Logout 1.0). */
+export const backchannelLogoutUrl = (stage: Stage, providerName: string): string =>
+  `${stage.origin}/bff/backchannel-logout/${providerName}`
+
 /** The provider of a login that names none. */
 export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''

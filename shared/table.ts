@@ -5,9 +5,13 @@ import {
   DeleteItemCommand,
   DynamoDBClient,
   PutItemCommand,
+  QueryCommand,
+  TransactionCanceledException,
+  TransactWriteItemsCommand,
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb'
-import type { AttributeValue, WriteRequest } from '@aws-sdk/client-dynamodb'
+import type { AttributeValue, TransactWriteItem, WriteRequest } from '@aws-sdk/client-dynamodb'
+import { setTimeout as delay } from 'node:timers/promises'
 import { causeName, Failure } from './errors.ts'
 
 /** The one table, as a few calls that each are one round trip and each say what is atomic about them. */
@@ -31,6 +35,12 @@ export interface Change {
   when: readonly Condition[]
 }
 
+/** One part of a transaction. `when` is judged on the item as it is, which may not exist. */
+export type Step =
+  | { put: Item; when?: readonly Condition[] }
+  | { remove: Key }
+  | { check: Key; when: readonly Condition[] }
+
 /** After a conditional write: the item as it is now, or the item that the condition was judged against (undefined: there is none). */
 export type Changed = { changed: true; item: Item } | { changed: false; item: Item | undefined }
 
@@ -43,8 +53,12 @@ export interface Table {
   write(change: { put?: readonly Item[]; remove?: readonly Key[] }): Promise<void>
   /** The item is changed if every condition holds, atomically. */
   update(key: Key, change: Change): Promise<Changed>
-  /** The item is gone; what it was last. */
-  remove(key: Key): Promise<Item | undefined>
+  /** The item is gone, if every condition held for it; what it was last, or undefined when nothing was removed. */
+  remove(key: Key, when?: readonly Condition[]): Promise<Item | undefined>
+  /** All steps are done, or none because a check failed; atomic. */
+  transact(steps: readonly Step[]): Promise<boolean>
+  /** Every item of a partition whose sort key begins so (all for ''), read consistently, in order of sort key. */
+  list(pk: string, prefix: string): Promise<Item[]>
 }
 
 const encode = (value: Value): AttributeValue => {
@@ -72,11 +86,50 @@ const decodeItem = (attributes: Record<string, AttributeValue>): Item => {
 const sameKey = (one: Key, other: Key): boolean => one.pk === other.pk && one.sk === other.sk
 
 const BATCH_ATTEMPTS = 4
+/** Most writes in one BatchWriteItem. */
+const BATCH_WRITES = 25
+const TRANSACTION_ATTEMPTS = 4
 
-/** The SDK's request budget: three attempts within about two seconds, well inside a lease. */
+/** Collects the placeholders of one expression; every name has one, since any may be a reserved word. */
+const expressions = () => {
+  const names: Record<string, string> = {}
+  const values: Record<string, AttributeValue> = {}
+  const nameOf = (attribute: string): string => {
+    names[`#${attribute}`] = attribute
+    return `#${attribute}`
+  }
+  const valueOf = (value: Value): string => {
+    const placeholder = `:v${Object.keys(values).length}`
+    values[placeholder] = encode(value)
+    return placeholder
+  }
+  return {
+    condition: (when: readonly Condition[]): string[] =>
+      when.map(([name, operator, value]) =>
+        operator === 'absent or <'
+          ? `(attribute_not_exists(${nameOf(name)}) OR ${nameOf(name)} < ${valueOf(value)})`
+          : `${nameOf(name)} ${operator} ${valueOf(value)}`,
+      ),
+    update: ({ set = {}, remove = [] }: Omit<Change, 'when'>): string => {
+      const assignments = Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`)
+      return [
+        assignments.length > 0 ? `SET ${assignments.join(', ')}` : '',
+        remove.length > 0 ? `REMOVE ${remove.map(nameOf).join(', ')}` : '',
+      ]
+        .filter((part) => part !== '')
+        .join(' ')
+    },
+    used: () => ({
+      ...(Object.keys(names).length > 0 && { ExpressionAttributeNames: names }),
+      ...(Object.keys(values).length > 0 && { ExpressionAttributeValues: values }),
+    }),
+  }
+}
+
+/** Three attempts within about five seconds. Without the last setting the SDK only warns of a request that takes longer. */
 const CLIENT_SETTINGS = {
   maxAttempts: 3,
-  requestHandler: { connectionTimeout: 1_000, requestTimeout: 1_500 },
+  requestHandler: { connectionTimeout: 1_000, requestTimeout: 1_500, throwOnRequestTimeout: true },
 }
 
 /**
@@ -95,6 +148,16 @@ export const createTable = (tableName: string): Table => {
         error instanceof Error && error.name === 'AccessDeniedException' ? error.message : causeName(error)
       throw new Failure('store_unavailable', { detail: refused, cause: error, retryAfterSeconds: 1 })
     }
+  }
+
+  const transactItem = (step: Step): TransactWriteItem => {
+    if ('remove' in step) return { Delete: { TableName: tableName, Key: encodeItem(step.remove) } }
+    const { condition, used } = expressions()
+    const ConditionExpression = condition(step.when ?? []).join(' AND ')
+    if ('check' in step)
+      return { ConditionCheck: { TableName: tableName, Key: encodeItem(step.check), ConditionExpression, ...used() } }
+    const put = { TableName: tableName, Item: encodeItem(step.put) }
+    return { Put: ConditionExpression === '' ? put : { ...put, ConditionExpression, ...used() } }
   }
 
   return {
@@ -133,51 +196,32 @@ export const createTable = (tableName: string): Table => {
 
     write: ({ put = [], remove = [] }) =>
       guarded(async () => {
-        let pending: WriteRequest[] = [
+        const all: WriteRequest[] = [
           ...put.map((item) => ({ PutRequest: { Item: encodeItem(item) } })),
           ...remove.map((key) => ({ DeleteRequest: { Key: encodeItem(key) } })),
         ]
-        for (let attempt = 0; pending.length > 0; attempt += 1) {
-          if (attempt === BATCH_ATTEMPTS)
-            throw new Failure('store_unavailable', { detail: 'unprocessed items', retryAfterSeconds: 1 })
-          const reply = await client.send(new BatchWriteItemCommand({ RequestItems: { [tableName]: pending } }))
-          pending = reply.UnprocessedItems?.[tableName] ?? []
+        for (let start = 0; start < all.length; start += BATCH_WRITES) {
+          let pending = all.slice(start, start + BATCH_WRITES)
+          for (let attempt = 0; pending.length > 0; attempt += 1) {
+            if (attempt === BATCH_ATTEMPTS)
+              throw new Failure('store_unavailable', { detail: 'unprocessed items', retryAfterSeconds: 1 })
+            const reply = await client.send(new BatchWriteItemCommand({ RequestItems: { [tableName]: pending } }))
+            pending = reply.UnprocessedItems?.[tableName] ?? []
+          }
         }
       }),
 
-    update: (key, { set = {}, remove = [], when }) =>
+    update: (key, change) =>
       guarded(async () => {
-        const names: Record<string, string> = {}
-        const values: Record<string, AttributeValue> = {}
-        const nameOf = (attribute: string): string => {
-          const placeholder = `#${attribute}`
-          names[placeholder] = attribute
-          return placeholder
-        }
-        const valueOf = (value: Value): string => {
-          const placeholder = `:v${Object.keys(values).length}`
-          values[placeholder] = encode(value)
-          return placeholder
-        }
-        const assignments = Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`)
-        const conditions = when.map(([name, operator, value]) =>
-          operator === 'absent or <'
-            ? `(attribute_not_exists(${nameOf(name)}) OR ${nameOf(name)} < ${valueOf(value)})`
-            : `${nameOf(name)} ${operator} ${valueOf(value)}`,
-        )
-        const expression = [
-          assignments.length > 0 ? `SET ${assignments.join(', ')}` : '',
-          remove.length > 0 ? `REMOVE ${remove.map(nameOf).join(', ')}` : '',
-        ]
+        const { condition, update, used } = expressions()
         try {
           const reply = await client.send(
             new UpdateItemCommand({
               TableName: tableName,
               Key: encodeItem(key),
-              UpdateExpression: expression.filter((part) => part !== '').join(' '),
-              ConditionExpression: ['attribute_exists(pk)', ...conditions].join(' AND '),
-              ExpressionAttributeNames: names,
-              ExpressionAttributeValues: values,
+              UpdateExpression: update(change),
+              ConditionExpression: ['attribute_exists(pk)', ...condition(change.when)].join(' AND '),
+              ...used(),
               ReturnValues: 'ALL_NEW',
               ReturnValuesOnConditionCheckFailure: 'ALL_OLD',
             }),
@@ -189,12 +233,63 @@ export const createTable = (tableName: string): Table => {
         }
       }),
 
-    remove: (key) =>
+    remove: (key, when = []) =>
       guarded(async () => {
-        const reply = await client.send(
-          new DeleteItemCommand({ TableName: tableName, Key: encodeItem(key), ReturnValues: 'ALL_OLD' }),
-        )
-        return reply.Attributes === undefined ? undefined : decodeItem(reply.Attributes)
+        const { condition, used } = expressions()
+        const conditions = condition(when)
+        try {
+          const reply = await client.send(
+            new DeleteItemCommand({
+              TableName: tableName,
+              Key: encodeItem(key),
+              ...(conditions.length > 0 && { ConditionExpression: conditions.join(' AND ') }),
+              ...used(),
+              ReturnValues: 'ALL_OLD',
+            }),
+          )
+          return reply.Attributes === undefined ? undefined : decodeItem(reply.Attributes)
+        } catch (error) {
+          if (error instanceof ConditionalCheckFailedException) return undefined
+          throw error
+        }
+      }),
+
+    transact: (steps) =>
+      guarded(async () => {
+        for (let attempt = 1; ; attempt += 1) {
+          try {
+            await client.send(new TransactWriteItemsCommand({ TransactItems: steps.map(transactItem) }))
+            return true
+          } catch (error) {
+            if (!(error instanceof TransactionCanceledException)) throw error
+            const codes = (error.CancellationReasons ?? []).map((reason) => reason.Code)
+            if (codes.includes('ConditionalCheckFailed')) return false
+            // Another write of the same item was under way (TransactionConflict), or capacity was short.
+            if (attempt === TRANSACTION_ATTEMPTS) throw error
+            await delay(30 * attempt * (0.5 + Math.random()))
+          }
+        }
+      }),
+
+    list: (pk, prefix) =>
+      guarded(async () => {
+        const found: Item[] = []
+        let start: Record<string, AttributeValue> | undefined
+        do {
+          const reply = await client.send(
+            new QueryCommand({
+              TableName: tableName,
+              ConsistentRead: true,
+              // An empty prefix is none: DynamoDB refuses empty key values.
+              KeyConditionExpression: prefix === '' ? 'pk = :pk' : 'pk = :pk AND begins_with(sk, :prefix)',
+              ExpressionAttributeValues: { ':pk': { S: pk }, ...(prefix !== '' && { ':prefix': { S: prefix } }) },
+              ...(start !== undefined && { ExclusiveStartKey: start }),
+            }),
+          )
+          found.push(...(reply.Items ?? []).map(decodeItem))
+          start = reply.LastEvaluatedKey
+        } while (start !== undefined)
+        return found
       }),
   }
 }

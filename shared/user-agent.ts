@@ -36,6 +36,8 @@ export interface Login {
   nonce: string | undefined
   resource: string | undefined
   return_to: string
+  /** Milliseconds since the epoch. */
+  started_ms: number
   /** Seconds since the epoch. */
   expires: number
   /** Key of the session that this browser had when the login began; it ends when the login succeeds. */

@@ -11,7 +11,7 @@ export const ACCOUNT_ID = '000000000000'
 /** One call of an AWS API as an emulator saw it; `action` is the IAM action, `resources` are ARNs (`*` where the API names none). */
 export interface AwsCall {
   accessKeyId: string
-  service: 'dynamodb' | 'secretsmanager'
+  service: 'dynamodb' | 'secretsmanager' | 'lambda'
   action: string
   resources: string[]
   input: Record<string, unknown>
@@ -100,7 +100,7 @@ export async function serveAws(api: AwsApi, gate: Gate): Promise<AwsServer> {
 
   const answer = async (request: IncomingMessage) => {
     const operation = operationOf(request, api)
-    const accessKeyId = accessKeyOf(request, api)
+    const accessKeyId = accessKeyOf(request, api.service)
     const input = await readInput(request)
     const action = `${api.service}:${operation}`
     const resources = api.resources(operation, input)
@@ -166,7 +166,8 @@ function operationOf(request: IncomingMessage, api: AwsApi): string {
   return operation
 }
 
-function accessKeyOf(request: IncomingMessage, api: AwsApi): string {
+/** Whose request it is. Throws `AwsRefusal` where the signature is missing, incomplete or scoped to something else. */
+export function accessKeyOf(request: IncomingMessage, expectedService: AwsCall['service']): string {
   const { authorization } = request.headers
   if (!authorization?.startsWith('AWS4-'))
     throw refusal('MissingAuthenticationTokenException', 'Request is missing Authentication Token')
@@ -178,18 +179,19 @@ function accessKeyOf(request: IncomingMessage, api: AwsApi): string {
   const [accessKeyId, , region, service] = /Credential=([^,]+)/.exec(authorization)?.[1]?.split('/') ?? []
   if (region !== REGION)
     throw refusal('InvalidSignatureException', `Credential should be scoped to a valid region, not '${region}'.`)
-  if (accessKeyId === undefined || service !== api.service)
-    throw refusal('InvalidSignatureException', `Credential should be scoped to correct service: '${api.service}'.`)
+  if (accessKeyId === undefined || service !== expectedService)
+    throw refusal('InvalidSignatureException', `Credential should be scoped to correct service: '${expectedService}'.`)
   return accessKeyId
 }
 
-async function readInput(request: IncomingMessage): Promise<Record<string, unknown>> {
+/** The JSON object in a request's body. Throws `AwsRefusal` where it is too large or something else. */
+export async function readInput(request: IncomingMessage, limitBytes = maxBodyBytes): Promise<Record<string, unknown>> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of request) {
     chunks.push(chunk)
     bytes += chunk.length
-    if (bytes > maxBodyBytes)
+    if (bytes > limitBytes)
       throw new AwsRefusal({ status: 413, type: 'RequestEntityTooLargeException', message: 'Request is too large' })
   }
   let input: unknown

@@ -126,6 +126,9 @@ export async function createResources(
         functions.set(logicalId, pool)
         return { ref: name, attributes: { Arn: pool.definition.arn } }
       }
+      case 'AWS::Lambda::EventInvokeConfig':
+        expectOnly(properties, { MaximumRetryAttempts: 2 })
+        return { ref: logicalId }
       case 'AWS::Lambda::Permission':
         permissions.push(permissionOf(properties))
         return { ref: logicalId }

@@ -15,6 +15,13 @@ export interface FunctionDefinition {
   environment: Record<string, string>
 }
 
+/** Where functions find the AWS APIs. */
+export interface Endpoints {
+  dynamodb: string
+  secretsManager: string
+  lambda: string
+}
+
 const environmentLimitBytes = 4096
 const reservedNames =
   /^(_HANDLER|_X_AMZN_TRACE_ID|AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_(FUNCTION_(NAME|MEMORY_SIZE|VERSION)|INITIALIZATION_TYPE|LOG_(GROUP|STREAM)_NAME|RUNTIME_API)|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|LAMBDA_(TASK_ROOT|RUNTIME_DIR))$/
@@ -41,10 +48,7 @@ export function refuseBadConfiguration({ logicalId, environment, runtime }: Func
 }
 
 /** The whole environment of an instance: the template's variables and Lambda's own. */
-export function instanceEnvironment(
-  definition: FunctionDefinition,
-  endpoints: { dynamodb: string; secretsManager: string },
-): Record<string, string> {
+export function instanceEnvironment(definition: FunctionDefinition, endpoints: Endpoints): Record<string, string> {
   return {
     // Node.js cannot open sockets on Windows without it.
     ...(process.env['SystemRoot'] ? { SystemRoot: process.env['SystemRoot'] } : {}),
@@ -68,5 +72,6 @@ export function instanceEnvironment(
     AWS_SESSION_TOKEN: `local-${ACCOUNT_ID}`,
     AWS_ENDPOINT_URL_DYNAMODB: endpoints.dynamodb,
     AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoints.secretsManager,
+    AWS_ENDPOINT_URL_LAMBDA: endpoints.lambda,
   }
 }

@@ -5,14 +5,19 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { transformSync } from 'esbuild'
-import { type FunctionDefinition, instanceEnvironment, refuseBadConfiguration } from './function-environment.ts'
+import {
+  type Endpoints,
+  type FunctionDefinition,
+  instanceEnvironment,
+  refuseBadConfiguration,
+} from './function-environment.ts'
 import type { FunctionErrorBody, InstanceMessage, InvokeMessage } from './instance.ts'
 import type { HttpObservation } from './trace.ts'
 
 /** What a function's instances get besides its definition, and where their words go. */
 export interface FunctionPoolOptions {
   definition: FunctionDefinition
-  endpoints: { dynamodb: string; secretsManager: string }
+  endpoints: Endpoints
   maxInstances: number
   onLog?: (functionName: string, line: string) => void
   onHttp?: (observation: HttpObservation) => void

@@ -1,5 +1,12 @@
 import { parseArgs } from 'node:util'
 
+/**
+ * What becomes of a refresh token that was used at the demo authorization server: `strict` rotates them and ends the grant when one is
+ * used twice; `grace` rotates too, but for a minute answers the used one with the same tokens again; `reusable` does not rotate.
+ */
+export const refreshTokenModes = ['strict', 'grace', 'reusable'] as const
+export type RefreshTokens = (typeof refreshTokenModes)[number]
+
 /** What `npm start` was asked for. */
 export interface StartOptions {
   /** 0 takes a free one. */
@@ -7,6 +14,7 @@ export interface StartOptions {
   issuer: string | undefined
   stage: string | undefined
   accessTokenSeconds: number | undefined
+  refreshTokens: RefreshTokens | undefined
   maxInstances: number
   /** The value of the secret that a stage names as `initial_access_token_secret`. */
   initialAccessToken: string | undefined
@@ -37,6 +45,12 @@ Options
                               short ones show renewals.
                                 npm start -- --access-token-seconds 30
 
+  --refresh-tokens <mode>     What becomes of used refresh tokens at the demo authorization server:
+                              strict    each works once; a second use ends the grant (this is usual)
+                              grace     for a minute a used one gets the same tokens again
+                              reusable  they stay as they are
+                                npm start -- --refresh-tokens grace
+
   --max-instances <n>         How many instances a function may have at a time (16).
                                 npm start -- --max-instances 2
 
@@ -55,15 +69,20 @@ const seeHelp = 'See npm start -- --help.'
 /** The options of a command line and its environment; throws `UsageError`. */
 export function parseOptions(argv: string[], env: NodeJS.ProcessEnv): StartOptions {
   const values = parse(argv)
-  const { issuer, 'access-token-seconds': seconds } = values
+  const { issuer, 'access-token-seconds': seconds, 'refresh-tokens': mode } = values
   if (issuer !== undefined && !isWebUrl(issuer)) {
     throw new UsageError(
       `--issuer takes the URL of an authorization server, such as https://as.example.com, not ${issuer}.`,
     )
   }
-  if (issuer !== undefined && seconds !== undefined) {
+  for (const [name, value] of Object.entries({ '--access-token-seconds': seconds, '--refresh-tokens': mode })) {
+    if (issuer === undefined || value === undefined) continue
+    throw new UsageError(`${name} is for the demo authorization server; leave it out where you use --issuer.`)
+  }
+  const refreshTokens = refreshTokenModes.find((known) => known === mode)
+  if (mode !== undefined && refreshTokens === undefined) {
     throw new UsageError(
-      '--access-token-seconds is for the demo authorization server; leave it out where you use --issuer.',
+      `--refresh-tokens takes ${refreshTokenModes.join(', ').replace(/, (?=\w+$)/, ' or ')}, not ${mode}.`,
     )
   }
   return {
@@ -71,6 +90,7 @@ export function parseOptions(argv: string[], env: NodeJS.ProcessEnv): StartOptio
     issuer,
     stage: values.stage,
     accessTokenSeconds: seconds === undefined ? undefined : wholeNumber(seconds, '--access-token-seconds', 1, 86_400),
+    refreshTokens,
     maxInstances: wholeNumber(values['max-instances'] ?? '16', '--max-instances', 1, 1_000),
     initialAccessToken: env['INITIAL_ACCESS_TOKEN'] || undefined,
     verbose: values.verbose ?? false,
@@ -88,6 +108,7 @@ function parse(argv: string[]) {
         issuer: text,
         stage: text,
         'access-token-seconds': text,
+        'refresh-tokens': text,
         'max-instances': text,
         verbose: flag,
         help: { ...flag, short: 'h' },

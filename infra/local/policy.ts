@@ -97,7 +97,7 @@ const transactionActions: Record<string, string> = {
 }
 
 /** What a call must be allowed to do: its action on each resource; for a transaction, the action of each of its items. */
-function needsOf(call: AwsCall): { action: string; resource: string }[] {
+export function needsOf(call: AwsCall): { action: string; resource: string }[] {
   const items = call.action === 'dynamodb:TransactWriteItems' ? call.input['TransactItems'] : undefined
   if (!Array.isArray(items)) return call.resources.map((resource) => ({ action: call.action, resource }))
   return items.filter(isRecord).flatMap((item) =>

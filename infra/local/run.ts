@@ -55,8 +55,13 @@ export async function run(
   let users: readonly DemoUser[] = []
   if (realIssuer === undefined && uses(placeholders.issuer)) {
     progress('starting the demo authorization server')
-    const accessTokenSeconds = options.accessTokenSeconds && { accessTokenSeconds: options.accessTokenSeconds }
-    const authorizationServer = await startAuthorizationServer({ port: issuerPort, resource, ...accessTokenSeconds })
+    const { accessTokenSeconds, refreshTokens } = options
+    const authorizationServer = await startAuthorizationServer({
+      port: issuerPort,
+      resource,
+      ...(accessTokenSeconds !== undefined && { accessTokenSeconds }),
+      ...(refreshTokens !== undefined && { refreshTokens }),
+    })
     closing.push(() => authorizationServer.close())
     users = authorizationServer.users
   }

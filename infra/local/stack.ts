@@ -5,10 +5,11 @@ import { createResources, type CreatedResources } from './creation.ts'
 import { startCustomResources } from './custom-resources.ts'
 import { startDynamoDb } from './dynamodb.ts'
 import { createEdge, listen } from './edge.ts'
-import { accessKeyIdOf, type FunctionDefinition } from './function-environment.ts'
+import { accessKeyIdOf, type Endpoints, type FunctionDefinition } from './function-environment.ts'
 import { createFunctionPool, type FunctionPool } from './functions.ts'
 import { createHttpApi, type HttpApiRoute } from './gateway.ts'
-import { createPolicyGate, type Principal, type Statement } from './policy.ts'
+import { startLambdaApi } from './lambda-api.ts'
+import { createPolicyGate, needsOf, type Principal, type Statement } from './policy.ts'
 import { maySend } from './resources.ts'
 import { startSecretsManager } from './secrets-manager.ts'
 import { readAssembly } from './template.ts'
@@ -45,7 +46,7 @@ export interface UsedAction {
 export interface LocalStack {
   /** The origin that browsers see. */
   url: string
-  endpoints: { dynamodb: string; secretsManager: string }
+  endpoints: Endpoints
   outputs: Record<string, unknown>
   physicalId: (logicalId: string) => string
   functions: ReadonlyMap<string, FunctionPool>
@@ -54,6 +55,10 @@ export interface LocalStack {
   /** What the template's policies grant to a function. */
   statements: (logicalId: string) => readonly Statement[]
   awsCalls: readonly UsedAction[]
+  /** What these calls had to be allowed: for a transaction, the action of each of its items. */
+  usedPermissions: readonly UsedAction[]
+  /** Resolves when nothing that functions started in the background is queued or running any more. */
+  backgroundIsIdle: () => Promise<void>
   /** Custom resources are deleted, every process and server has ended. May be called again. */
   close: () => Promise<void>
 }
@@ -81,7 +86,8 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
   const assembly = readAssembly(options.assembly)
   const principals = new Map<string, Principal>()
   const awsCalls: UsedAction[] = []
-  const gate = composeGate(principals, awsCalls, options)
+  const usedPermissions: UsedAction[] = []
+  const gate = composeGate(principals, { awsCalls, usedPermissions }, options)
   const closing: (() => Promise<unknown>)[] = []
   const close = closeOnce(closing)
 
@@ -104,7 +110,9 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
     closing.push(() => Promise.all(pools.map((pool) => pool.close())))
     closing.push(() => Promise.race([customResources.deleteAll(), pause(deleteLimitMs)]))
 
-    const endpoints = { dynamodb: dynamoDb.endpoint, secretsManager: secretsManager.endpoint }
+    const lambda = await startLambdaApi({ gate, functions: () => pools, ...(onLog && { onLog }) })
+    closing.push(lambda.close)
+    const endpoints = { dynamodb: dynamoDb.endpoint, secretsManager: secretsManager.endpoint, lambda: lambda.endpoint }
     const startFunction = (definition: FunctionDefinition): FunctionPool => {
       const onHttp = trace?.observeOutgoing
       const told = { ...(onLog && { onLog }), ...(onHttp && { onHttp }) }
@@ -126,6 +134,8 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
       statements: (logicalId) =>
         principals.get(accessKeyIdOf(lookUp(created.functions, logicalId).definition.logicalId))?.statements ?? [],
       awsCalls,
+      usedPermissions,
+      backgroundIsIdle: lambda.idle,
       close,
     }
   } catch (error) {
@@ -135,7 +145,11 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
 }
 
 /** Policy first, as IAM is; then the call counts as used; then the caller's own gate may spoil it. */
-function composeGate(principals: Map<string, Principal>, awsCalls: UsedAction[], options: LocalStackOptions): Gate {
+function composeGate(
+  principals: Map<string, Principal>,
+  { awsCalls, usedPermissions }: Record<'awsCalls' | 'usedPermissions', UsedAction[]>,
+  options: LocalStackOptions,
+): Gate {
   const policy = createPolicyGate({ principals, admin: operatorAccessKeyId })
   return async (call: AwsCall) => {
     const functionName = principals.get(call.accessKeyId)?.functionName
@@ -144,8 +158,9 @@ function composeGate(principals: Map<string, Principal>, awsCalls: UsedAction[],
       options.onLog?.(functionName ?? call.accessKeyId, `${denied.type}: ${denied.message}`)
       return denied
     }
-    for (const resource of call.resources) {
-      if (functionName) awsCalls.push({ functionName, action: call.action, resource })
+    if (functionName) {
+      for (const resource of call.resources) awsCalls.push({ functionName, action: call.action, resource })
+      for (const need of needsOf(call)) usedPermissions.push({ functionName, ...need })
     }
     return options.gate?.(call)
   }

@@ -9,7 +9,7 @@ import type { HttpApiEvent } from '../../infra/local/gateway-payload.ts'
 import { operatorAccessKeyId, startLocalStack } from '../../infra/local/stack.ts'
 import type { LocalStack } from '../../infra/local/stack.ts'
 import { synthesize } from '../../infra/synthesize.ts'
-import { grantKeyOf, sessionKey } from '../../shared/sessions.ts'
+import { ownGrantKey, sessionKey } from '../../shared/sessions.ts'
 import { asAccount, asHandle, hashHandle } from '../../shared/seal.ts'
 import { startStrictAuthorizationServer } from '../support/authorization-server.ts'
 import { exchange } from '../support/http.ts'
@@ -115,7 +115,7 @@ const keysOf = (cookie: string): string => {
   const [ofAccount, ofHandle] = [asAccount(account ?? ''), asHandle(handle ?? '')]
   if (ofAccount === undefined || ofHandle === undefined) throw new Error('signing in left no session cookie')
   const session = sessionKey(ofAccount, hashHandle(ofHandle))
-  return [session, grantKeyOf(session)].map(({ pk, sk }) => `${pk},${sk}`).join(' ')
+  return [session, ownGrantKey(session)].map(({ pk, sk }) => `${pk},${sk}`).join(' ')
 }
 
 const freePort = async (): Promise<number> => {
@@ -168,7 +168,7 @@ export const startSubjects = async (floors: { read: string; proxy: string }) => 
   const cookiesOf = (tab: Browser, path: string): string => tab.cookies.header(`${stack.url}${path}`, 'strict')
 
   const flow = (name: string, status: number, asked: Asked): Subject => {
-    const { definition } = stack.function(name)
+    const { definition } = stack.function(`${name}Function`)
     return {
       name: name.toLowerCase(),
       file: join(definition.taskRoot, 'index.mjs'),

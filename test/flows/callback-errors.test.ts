@@ -257,7 +257,7 @@ describe('our own table', () => {
 
   test('cannot keep the session: the tokens are given back', async () => {
     const before = stack.authorizationServer.count('revoke')
-    storeFault = failing('dynamodb:BatchWriteItem')
+    storeFault = failing('dynamodb:TransactWriteItems')
     const page = await signIn(tab)
     storeFault = undefined
     await expectFailure(page, 503, 'store_unavailable')
@@ -267,7 +267,7 @@ describe('our own table', () => {
 
   test('cannot keep the session: the one that there was goes on', async () => {
     await signIn(tab)
-    storeFault = failing('dynamodb:BatchWriteItem')
+    storeFault = failing('dynamodb:TransactWriteItems')
     expectErrorPage(await signIn(tab, { user: 'Grace' }), 503, 'store_unavailable')
     storeFault = undefined
     expect((await tab.fetch('/bff/session')).json()).toMatchObject({ authenticated: true, claims: { sub: 'ada' } })

@@ -20,6 +20,8 @@ let stack: Awaited<ReturnType<typeof startStrictStack>>
 let trace: Trace
 const replies: unknown[] = []
 const canaries: Canary[] = []
+/** What functions handed to the background. */
+const tasks: unknown[] = []
 
 /** A reply as the browser has it, but for what is there on purpose: its cookies, and the state and nonce on the way to the server. */
 const keep = <R extends Reply>(reply: R): R => {
@@ -48,6 +50,7 @@ const login = async (tab: Browser): Promise<void> => {
 const use = async (tab: Browser): Promise<void> => {
   for (const path of [
     '/bff/session',
+    '/bff/sessions',
     '/api/demo/whoami',
     '/api/demo/echo?a=b',
     '/api/demo/status/500',
@@ -94,6 +97,10 @@ beforeAll(async () => {
   trace = createTrace()
   stack = await startStrictStack({
     trace,
+    gate: ({ service, input }) => {
+      if (service === 'lambda') tasks.push(input)
+      return undefined
+    },
     strict: { initialAccessToken, accessTokenSeconds: 1, authMethods: ['client_secret_post'] },
     existingSecrets: { initial: initialAccessToken },
     stage: (stage) => ({
@@ -112,6 +119,7 @@ beforeAll(async () => {
     await login(other)
     authorizationServer.plan('token', fault)
     keep(await other.fetch('/bff/refresh', { method: 'POST' }))
+    await stack.stack.backgroundIsIdle()
   }
   for (const fault of shaking) {
     const other = stack.newBrowser()
@@ -135,6 +143,7 @@ beforeAll(async () => {
   keep(await comeBack(tab, pending))
   keep(await tab.raw({ path: `${pending.callback.pathname}${pending.callback.search}`, headers: [] }))
 
+  await stack.stack.backgroundIsIdle()
   for (const value of authorizationServer.secrets) plant(value.split('-')[0] ?? 'secret', value)
   for (const { body } of authorizationServer.tokenRequests('authorization_code')) {
     plant('code_verifier', new URLSearchParams(body.toString()).get('code_verifier'))
@@ -174,7 +183,9 @@ test('no log shows one, and every line of it is one JSON object', () => {
   expect(lines.length).toBeGreaterThan(shaking.length)
   expect(leaksOf(canaries, { logs: stack.logs })).toEqual([])
   for (const line of lines) {
-    expect(JSON.parse(line)).toMatchObject({ level: expect.any(String), message: expect.any(String) })
+    const entry: Record<string, unknown> = JSON.parse(line)
+    const words = '_aws' in entry ? ['flow', 'outcome'] : ['level', 'message']
+    expect(entry).toMatchObject(Object.fromEntries(words.map((name) => [name, expect.any(String)])))
     for (const control of ['\r', '\n', '\u001b']) expect(line).not.toContain(control)
   }
 })
@@ -188,6 +199,12 @@ test('no item shows one in plain text', async () => {
   const items = await stack.items()
   expect(items.length).toBeGreaterThan(5)
   expect(leaksOf(canaries, { items })).toEqual([])
+})
+
+test('no task shows one in plain text', () => {
+  const kinds = new Set(tasks.map((task) => Object(task).kind))
+  expect([...kinds]).toEqual(expect.arrayContaining(['renew', 'revoke', 'limit']))
+  expect(leaksOf(canaries, { tasks })).toEqual([])
 })
 
 test('the trace shows none', () => {

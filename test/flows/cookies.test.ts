@@ -125,7 +125,7 @@ describe('a Cookie header that is not ours', () => {
 
   test('white space of Unicode before the name, as API Gateway may hand it on', async () => {
     for (const space of ['\u2000', '\u3000', '\u00a0', '\ufeff', '\u2028', '\u0085', '\v', '\f']) {
-      const reply = await stack.stack.invoke('Session', {
+      const reply = await stack.stack.invoke('SessionFunction', {
         version: '2.0',
         rawPath: '/bff/session',
         rawQueryString: '',

@@ -20,7 +20,22 @@ import { startRecordingResourceServer } from '../support/resource-server.ts'
 import { signIn } from '../support/sign-in.ts'
 import { startStrictStack } from '../support/stacks.ts'
 
-const functions = ['Login', 'Callback', 'Session', 'Refresh', 'Logout', 'Api', 'Register'] as const
+const functions = [
+  'Login',
+  'Callback',
+  'Session',
+  'Sessions',
+  'Refresh',
+  'Logout',
+  'BackchannelLogout',
+  'Api',
+  'Background',
+  'Register',
+] as const
+type FunctionName = (typeof functions)[number]
+/** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts. */
+const driven = functions.filter((name) => !['Sessions', 'BackchannelLogout', 'Background'].includes(name))
+const idOf = (name: FunctionName) => `${name}Function`
 const initialAccessToken = 'initial-access-token-of-second'
 
 let stack: Awaited<ReturnType<typeof startStrictStack>>
@@ -65,6 +80,9 @@ async function everything(): Promise<void> {
       await records.age('session', { seen: 0 })
       await records.expireTokens()
       expect((await use()).status).toBe(200)
+      await records.makeTokensDue()
+      expect((await use()).status).toBe(200)
+      await stack.stack.backgroundIsIdle()
     }
     server.plan('token', insteadJson(500, {}))
     await records.expireTokens()
@@ -76,7 +94,10 @@ async function everything(): Promise<void> {
       expect((await use()).status).toBe(401)
       await signIn(tab, { provider })
     }
+    server.plan('revoke', insteadJson(503, {}))
     expect((await tab.fetch('/bff/logout', { method: 'POST' })).status).toBe(200)
+    await stack.stack.backgroundIsIdle()
+    expect(server.unmet()).toEqual([])
   }
   records.close()
   expect(stack.logs.filter(({ line }) => line.includes('AccessDenied'))).toEqual([])
@@ -91,17 +112,19 @@ const covers = (pattern: string, arn: string): boolean =>
       .replaceAll('?', '.')}$`,
   ).test(arn)
 
-describe.each(functions)('%s', (name) => {
-  const granted = () =>
-    stack.stack
-      .statements(name)
-      .flatMap(({ Action, Resource }) =>
-        [Action].flat().flatMap((action) => [Resource].flat().map((resource) => ({ action, resource }))),
-      )
-      .filter(({ action }) => !action.startsWith('logs:'))
+const grantedTo = (name: FunctionName) =>
+  stack.stack
+    .statements(idOf(name))
+    .flatMap(({ Action, Resource }) =>
+      [Action].flat().flatMap((action) => [Resource].flat().map((resource) => ({ action, resource }))),
+    )
+    .filter(({ action }) => !action.startsWith('logs:'))
+
+describe.each(driven)('%s', (name) => {
+  const granted = () => grantedTo(name)
   const used = () => {
-    const { functionName } = stack.stack.function(name).definition
-    return stack.stack.awsCalls.filter((call) => call.functionName === functionName)
+    const { functionName } = stack.stack.function(idOf(name)).definition
+    return stack.stack.usedPermissions.filter((call) => call.functionName === functionName)
   }
 
   test('is granted no action and no resource that no flow uses', () => {
@@ -115,9 +138,11 @@ describe.each(functions)('%s', (name) => {
     const actions = (list: { action: string }[]) => [...new Set(list.map(({ action }) => action))].toSorted()
     expect(actions(used())).toEqual(actions(granted()))
   })
+})
 
+describe.each(functions)('%s', (name) => {
   test('is granted exact resources', () => {
-    for (const { Action, Resource } of stack.stack.statements(name)) {
+    for (const { Action, Resource } of stack.stack.statements(idOf(name))) {
       expect([Action].flat().filter((action) => action.includes('*'))).toEqual([])
       // Secrets Manager ends each ARN in six characters of its own, and a log group's streams are behind it.
       for (const resource of [Resource].flat()) expect(resource.replace(/-\?{6}$|:\*$/, '')).toMatch(/^arn:aws:[^*?]+$/)
@@ -125,7 +150,7 @@ describe.each(functions)('%s', (name) => {
   })
 
   test('is refused whatever else it may try, with action and function in the words', async () => {
-    const { definition } = stack.stack.function(name)
+    const { definition } = stack.stack.function(idOf(name))
     const credentials = { accessKeyId: accessKeyIdOf(definition.logicalId), secretAccessKey: 'its own' }
     const { dynamodb, secretsManager } = stack.stack.endpoints
     const table = new DynamoDBClient({ region: REGION, credentials, endpoint: dynamodb })
@@ -161,7 +186,7 @@ describe.each(functions)('%s', (name) => {
       ],
       ['secretsmanager:GetSecretValue', () => secrets.send(new GetSecretValueCommand({ SecretId: 'elsewhere' }))],
     ]
-    const mine = new Set(granted().map(({ action }) => action))
+    const mine = new Set(grantedTo(name).map(({ action }) => action))
     const others = attempts.filter(([action]) => !mine.has(action) || action.startsWith('secretsmanager:'))
     for (const [action, run] of others) {
       await expect(run()).rejects.toMatchObject({
@@ -180,7 +205,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
   const may = (action: string, secret: string) =>
     functions.filter((name) =>
       stack.stack
-        .statements(name)
+        .statements(idOf(name))
         .some(
           ({ Action, Resource }) =>
             [Action].flat().includes(action) &&
@@ -191,16 +216,22 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Login',
     'Callback',
     'Session',
+    'Sessions',
     'Refresh',
     'Logout',
+    'BackchannelLogout',
     'Api',
+    'Background',
   ])
   expect(may('secretsmanager:GetSecretValue', 'Providerdemo')).toEqual([
     'Login',
     'Callback',
+    'Sessions',
     'Refresh',
     'Logout',
+    'BackchannelLogout',
     'Api',
+    'Background',
     'Register',
   ])
   expect(may('secretsmanager:PutSecretValue', 'Providerdemo')).toEqual(['Register'])

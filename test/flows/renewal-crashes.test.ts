@@ -65,6 +65,7 @@ test('a session that ends during an early renewal has ended too, after the call 
   expect((await logout()).status).toBe(200)
   held.release()
   expect((await renewing).status).toBe(200)
+  await stack.stack.backgroundIsIdle()
   expect(revokedTokens()).toContain(newestRefreshToken())
   expect(await stack.records.all('grant')).toSatisfy(
     (items: unknown[]) => items.length < stack.authorizationServer.grants.length,

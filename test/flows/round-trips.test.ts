@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { insteadJson } from '../support/faults.ts'
+import { gate, insteadJson } from '../support/faults.ts'
 import { startRenewalStack } from '../support/renewal.ts'
 import { signIn } from '../support/sign-in.ts'
 
@@ -15,15 +15,20 @@ beforeAll(async () => {
     await stack.records.expireTokens()
     await tab.fetch(path, { method: 'POST' })
   }
+  const other = await stack.signedIn()
+  await stack.records.makeTokensDue()
+  await other.fetch('/api/demo/x')
+  await stack.stack.backgroundIsIdle()
 })
 afterAll(() => stack.close())
 
 /**
- * The actions at AWS and the calls of the two servers that a function makes while `run` goes on, and those that nobody
- * should make on a warm path.
+ * The actions at AWS that a function makes while `run` goes on and until what that started in the background is done, the tasks that it
+ * hands to the background, and the calls of the two servers by whichever function; nobody should read a secret on a warm path.
  */
 const trips = async (logicalId: string, run: () => Promise<unknown>) => {
   const { functionName } = stack.stack.function(logicalId).definition
+  await stack.stack.backgroundIsIdle()
   const { authorizationServer, resourceServer } = stack
   const before = {
     aws: stack.stack.awsCalls.length,
@@ -31,10 +36,13 @@ const trips = async (logicalId: string, run: () => Promise<unknown>) => {
     resourceServer: resourceServer.requests.length,
   }
   await run()
+  await stack.stack.backgroundIsIdle()
   const aws = stack.stack.awsCalls.slice(before.aws)
+  const own = aws.filter((call) => call.functionName === functionName).map(({ action }) => action)
   expect(aws.filter(({ action }) => action.startsWith('secretsmanager:'))).toEqual([])
   return {
-    dynamoDb: aws.filter((call) => call.functionName === functionName).map(({ action }) => action.split(':')[1]),
+    dynamoDb: own.filter((action) => action.startsWith('dynamodb:')).map((action) => action.split(':')[1]),
+    tasks: own.filter((action) => action === 'lambda:InvokeFunction').length,
     // What the browser itself asks of the server is no round trip of ours.
     authorizationServer: authorizationServer.requests
       .slice(before.authorizationServer)
@@ -49,18 +57,20 @@ test('login: none at all', async () => {
   expect((await trips('Login', () => signIn(tab))).dynamoDb).toEqual([])
 })
 
-test('callback: 2 DynamoDB, 1 authorization server', async () => {
+test('callback: 2 DynamoDB, 1 authorization server, 1 task', async () => {
   expect(await trips('Callback', () => signIn(stack.newBrowser()))).toEqual({
-    dynamoDb: ['PutItem', 'BatchWriteItem'],
+    dynamoDb: ['PutItem', 'TransactWriteItems'],
+    tasks: 1,
     authorizationServer: ['token'],
     resourceServer: 0,
   })
 })
 
-test('callback in a browser that was signed in: 1 DynamoDB and 1 authorization server more, to revoke the tokens before', async () => {
+test('callback in a browser that was signed in: 2 DynamoDB and 1 authorization server more, to revoke the tokens before', async () => {
   const tab = await stack.signedIn()
   expect(await trips('Callback', () => signIn(tab))).toEqual({
-    dynamoDb: ['PutItem', 'BatchWriteItem', 'DeleteItem'],
+    dynamoDb: ['PutItem', 'TransactWriteItems', 'Query', 'DeleteItem'],
+    tasks: 1,
     authorizationServer: ['token', 'revoke'],
     resourceServer: 0,
   })
@@ -68,16 +78,17 @@ test('callback in a browser that was signed in: 1 DynamoDB and 1 authorization s
 
 test('session: 1 DynamoDB', async () => {
   const tab = await stack.signedIn()
-  const session = await trips('Session', () => tab.fetch('/bff/session'))
-  expect(session).toEqual({ dynamoDb: ['BatchGetItem'], authorizationServer: [], resourceServer: 0 })
-  const nobody = await trips('Session', () => stack.newBrowser().fetch('/bff/session'))
-  expect(nobody).toEqual({ dynamoDb: [], authorizationServer: [], resourceServer: 0 })
+  const session = await trips('SessionFunction', () => tab.fetch('/bff/session'))
+  expect(session).toEqual({ dynamoDb: ['BatchGetItem'], tasks: 0, authorizationServer: [], resourceServer: 0 })
+  const nobody = await trips('SessionFunction', () => stack.newBrowser().fetch('/bff/session'))
+  expect(nobody).toEqual({ dynamoDb: [], tasks: 0, authorizationServer: [], resourceServer: 0 })
 })
 
 test('API call with a fresh token: 1 DynamoDB, 1 resource server', async () => {
   const tab = await stack.signedIn()
   expect(await trips('Api', () => tab.fetch('/api/demo/x'))).toEqual({
     dynamoDb: ['BatchGetItem'],
+    tasks: 0,
     authorizationServer: [],
     resourceServer: 1,
   })
@@ -86,41 +97,77 @@ test('API call with a fresh token: 1 DynamoDB, 1 resource server', async () => {
 test('API call that moves the idle end, once a minute: 1 DynamoDB more, made beside the call', async () => {
   const tab = await stack.signedIn()
   await stack.records.age('session', { seen: Math.floor(Date.now() / 1_000) - 61 })
-  const expected = { dynamoDb: ['BatchGetItem', 'UpdateItem'], authorizationServer: [], resourceServer: 1 }
+  const expected = { dynamoDb: ['BatchGetItem', 'UpdateItem'], tasks: 0, authorizationServer: [], resourceServer: 1 }
   expect(await trips('Api', () => tab.fetch('/api/demo/x'))).toEqual(expected)
   expect((await trips('Api', () => tab.fetch('/api/demo/x'))).dynamoDb).toEqual(['BatchGetItem'])
 })
 
-test.each(['expired', 'due'])(
-  'API call that renews a grant that is %s: 3 DynamoDB, 1 authorization server',
-  async (how) => {
-    const tab = await stack.signedIn()
-    await (how === 'due' ? stack.records.makeTokensDue() : stack.records.expireTokens())
-    expect(await trips('Api', () => tab.fetch('/api/demo/x'))).toEqual({
-      dynamoDb: ['BatchGetItem', 'UpdateItem', 'UpdateItem'],
-      authorizationServer: ['token'],
-      resourceServer: 1,
+test('API call whose token has ended: 3 DynamoDB, 1 authorization server', async () => {
+  const tab = await stack.signedIn()
+  await stack.records.expireTokens()
+  expect(await trips('Api', () => tab.fetch('/api/demo/x'))).toEqual({
+    dynamoDb: ['BatchGetItem', 'UpdateItem', 'UpdateItem'],
+    tasks: 0,
+    authorizationServer: ['token'],
+    resourceServer: 1,
+  })
+})
+
+/** A call whose token is due is answered before the authorization server has: what its function did, and what the background did. */
+const aheadOfTime = async (logicalId: string, path: string) => {
+  const tab = await stack.signedIn()
+  await stack.records.makeTokensDue()
+  const held = gate()
+  stack.authorizationServer.plan('token', held.fault)
+  let background: Awaited<ReturnType<typeof trips>> | undefined
+  const caller = await trips(logicalId, async () => {
+    background = await trips('Background', async () => {
+      expect((await tab.fetch(path, { method: 'POST' })).status).toBe(200)
+      await held.reached
+      held.release()
     })
-  },
-)
+  })
+  expect(background?.dynamoDb).toEqual(['UpdateItem', 'UpdateItem'])
+  return caller
+}
+
+test('API call whose token is due: 1 DynamoDB more and 1 task; the background 2 DynamoDB, 1 authorization server', async () => {
+  expect(await aheadOfTime('Api', '/api/demo/x')).toEqual({
+    dynamoDb: ['BatchGetItem', 'UpdateItem'],
+    tasks: 1,
+    authorizationServer: ['token'],
+    resourceServer: 1,
+  })
+})
 
 test('API call that is refused by the resource server first: the same, and 2 resource server', async () => {
   const tab = await stack.signedIn()
   stack.resourceServer.plan('call', insteadJson(401, {}))
   expect(await trips('Api', () => tab.fetch('/api/demo/x'))).toEqual({
     dynamoDb: ['BatchGetItem', 'UpdateItem', 'UpdateItem'],
+    tasks: 0,
     authorizationServer: ['token'],
     resourceServer: 2,
   })
 })
 
-test('refresh: 1 DynamoDB, and 2 more with 1 authorization server where the grant is due', async () => {
+test('refresh: 1 DynamoDB, and 2 more with 1 authorization server where the token has ended', async () => {
   const tab = await stack.signedIn()
   const refresh = () => tab.fetch('/bff/refresh', { method: 'POST' })
   expect((await trips('Refresh', refresh)).dynamoDb).toEqual(['BatchGetItem'])
-  await stack.records.makeTokensDue()
+  await stack.records.expireTokens()
   expect(await trips('Refresh', refresh)).toEqual({
     dynamoDb: ['BatchGetItem', 'UpdateItem', 'UpdateItem'],
+    tasks: 0,
+    authorizationServer: ['token'],
+    resourceServer: 0,
+  })
+})
+
+test('refresh where the token is due: 1 DynamoDB more and 1 task; the background as for a call', async () => {
+  expect(await aheadOfTime('Refresh', '/bff/refresh')).toEqual({
+    dynamoDb: ['BatchGetItem', 'UpdateItem'],
+    tasks: 1,
     authorizationServer: ['token'],
     resourceServer: 0,
   })
@@ -129,7 +176,8 @@ test('refresh: 1 DynamoDB, and 2 more with 1 authorization server where the gran
 test('logout: 3 DynamoDB, 1 authorization server', async () => {
   const tab = await stack.signedIn()
   expect(await trips('Logout', () => tab.fetch('/bff/logout', { method: 'POST' }))).toEqual({
-    dynamoDb: ['BatchGetItem', 'DeleteItem', 'DeleteItem'],
+    dynamoDb: ['DeleteItem', 'Query', 'DeleteItem'],
+    tasks: 0,
     authorizationServer: ['revoke'],
     resourceServer: 0,
   })

@@ -58,7 +58,7 @@ describe('the table cannot be read', () => {
     aws.always('dynamodb:BatchGetItem', throttled)
     expectRetryLater(await tab.fetch('/bff/session'))
     expectRetryLater(await tab.fetch('/bff/refresh', { method: 'POST' }))
-    expectRetryLater(await tab.fetch('/bff/logout', { method: 'POST' }))
+    expectRetryLater(await tab.fetch('/bff/sessions'))
     aws.always('dynamodb:BatchGetItem', undefined)
     expect((await tab.fetch('/bff/session')).json()).toMatchObject({ authenticated: true })
   })
@@ -71,6 +71,13 @@ describe('the table cannot be read', () => {
 })
 
 describe('the table cannot be written', () => {
+  test.each(faults)('because it is %s: signing out says to try again, and the session lives on', async (_, fault) => {
+    aws.always('dynamodb:DeleteItem', fault)
+    expectRetryLater(await tab.fetch('/bff/logout', { method: 'POST' }))
+    aws.always('dynamodb:DeleteItem', undefined)
+    expect((await tab.fetch('/bff/session')).json()).toMatchObject({ authenticated: true })
+  })
+
   test.each(faults)('because it is %s: without a lease nothing is refreshed', async (_, fault) => {
     await stack.records.expireTokens()
     const refreshes = stack.refreshes()

@@ -99,6 +99,12 @@ const refused: Record<string, unknown[]> = {
   'providers.main.scopes.0': [],
   'providers.main.resource': notUrls,
   'providers.main.claims': ['sub', null, many(65)],
+  'providers.main.grants': ['', 'per_user', 'Per-User', 1, null, true],
+  'providers.main.account': [null, [], 'https://as.example.com/me'],
+  'providers.main.account.url': [undefined, ...notUrls],
+  'providers.main.account.subject': [undefined, '', 'x'.repeat(65), 1, null],
+  'providers.main.account.claims': [null, [], 'sub'],
+  'providers.main.account.claims.main': ['', 'x'.repeat(65), 1, null],
   'providers.main.initial_access_token_secret': [
     '',
     'a b',
@@ -121,6 +127,7 @@ const refused: Record<string, unknown[]> = {
   session: [null, [], 1],
   'session.idle_seconds': notSeconds(60, 2_592_000),
   'session.absolute_seconds': notSeconds(60, 7_776_000),
+  'session.max_parallel': [0, 1_001, -1, 1.5, '20', null, [], 1e99],
   renewal: [null, [], 'soon'],
   'renewal.leeway_seconds': notSeconds(1, 3_600),
   'renewal.authorization_server_timeout_seconds': notSeconds(1, 8),
@@ -309,7 +316,7 @@ describe('a file', () => {
 
   test('that lacks settings gets the defaults, and what is given stays', () => {
     expect(checkStage('prod', good)).toMatchObject({
-      session: { idle_seconds: 3_600, absolute_seconds: 43_200 },
+      session: { idle_seconds: 3_600, absolute_seconds: 43_200, max_parallel: 20 },
       renewal: { leeway_seconds: 60, authorization_server_timeout_seconds: 5 },
       removal: 'retain',
       return_to_origins: [],

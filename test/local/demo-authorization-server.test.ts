@@ -1,11 +1,12 @@
 import { decodeJwt, decodeProtectedHeader } from 'jose'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   startAuthorizationServer,
   type AuthorizationServer,
   type AuthorizationServerEvent,
 } from '../../infra/local/demo/authorization-server.ts'
-import { createBrowser, type Page } from '../support/user-agent.ts'
+import { listen } from '../../infra/local/edge.ts'
+import { createBrowser, type Browser, type Page } from '../support/user-agent.ts'
 import { registerClient, signInAndRedeem, type DemoClient } from './demo-client.ts'
 
 const resource = 'https://resource.example'
@@ -172,6 +173,34 @@ describe('refresh tokens', () => {
     without.close()
   })
 
+  test('answer with the same successor for a minute when the server is told so, also where they come at once', async () => {
+    const kind = await startAuthorizationServer({ port: 0, resource, refreshTokens: 'grace' })
+    const other = await registerClient(kind.issuer)
+    const { refresh_token: token } = await signInAndRedeem(other)
+    const [first, ...more] = await Promise.all([other.refresh(token), other.refresh(token), other.refresh(token)])
+    const again = await other.refresh(token)
+    expect(first).toMatchObject({ status: 200, body: { expires_in: 300 } })
+    expect(first.body['refresh_token']).not.toBe(token)
+    for (const { status, body } of [...more, again]) {
+      expect(status).toBe(200)
+      expect([body['access_token'], body['refresh_token']]).toEqual([
+        first.body['access_token'],
+        first.body['refresh_token'],
+      ])
+    }
+    expect(await other.refresh(first.body['refresh_token'])).toMatchObject({ status: 200 })
+    const stranger = await registerClient(kind.issuer)
+    expect(await stranger.refresh(token), 'another client gets nothing').toMatchObject({
+      status: 400,
+      body: { error: 'invalid_grant' },
+    })
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 61_000 })
+    expect(await other.refresh(token), 'after a minute').toMatchObject({ body: { error: 'invalid_grant' } })
+    vi.useRealTimers()
+    for (const { close } of [other, stranger]) close()
+    await kind.close()
+  })
+
   test('stay as they are when the server is told so', async () => {
     const lenient = await startAuthorizationServer({ port: 0, resource, refreshTokens: 'reusable' })
     const other = await registerClient(lenient.issuer)
@@ -191,6 +220,55 @@ test('signing out asks first, then goes back to the client, and the next login a
   expect(question.visible).toContain('Sign out?')
   expect((await tab.submit(question, 'Sign out')).url).toBe(`${client.home}/`)
   expect((await tab.navigate(client.authorizationUrl())).visible).toContain('Who are you?')
+})
+
+describe('back-channel logout', () => {
+  const listening = async (status: number) => {
+    const bodies: string[] = []
+    const { port, close } = await listen((request, response) => {
+      request.on('data', (chunk: Buffer) => bodies.push(chunk.toString()))
+      request.on('end', () => response.writeHead(status).end())
+    }, 0)
+    return { uri: `http://localhost:${port}/logout`, bodies, close }
+  }
+  const signOut = async (tab: Browser, idToken: unknown) => {
+    const query = new URLSearchParams({ id_token_hint: String(idToken) })
+    await tab.submit(await tab.navigate(`${server.issuer}/session/end?${query.toString()}`), 'Sign out')
+  }
+
+  test('tells the client, on loopback too, whose session ended', async () => {
+    const receiver = await listening(200)
+    const other = await registerClient(server.issuer, {
+      backchannel_logout_uri: receiver.uri,
+      backchannel_logout_session_required: true,
+    })
+    const tab = browser()
+    const { id_token: idToken } = await signInAndRedeem(other, tab)
+    await signOut(tab, idToken)
+    expect(receiver.bodies).toHaveLength(1)
+    const token = new URLSearchParams(receiver.bodies[0]).get('logout_token') ?? ''
+    expect(decodeProtectedHeader(token)).toMatchObject({ typ: 'logout+jwt', alg: 'RS256' })
+    expect(decodeJwt(token)).toMatchObject({
+      iss: server.issuer,
+      aud: other.clientId,
+      sub: 'ada',
+      sid: decodeJwt(String(idToken))['sid'],
+    })
+    other.close()
+    await receiver.close()
+  })
+
+  test('that the client does not take is reported, and the user is signed out all the same', async () => {
+    const receiver = await listening(503)
+    const other = await registerClient(server.issuer, { backchannel_logout_uri: receiver.uri })
+    const tab = browser()
+    const { id_token: idToken } = await signInAndRedeem(other, tab)
+    await signOut(tab, idToken)
+    expect(events).toContainEqual(expect.objectContaining({ name: 'backchannel.error' }))
+    expect((await tab.navigate(other.authorizationUrl())).visible).toContain('Who are you?')
+    other.close()
+    await receiver.close()
+  })
 })
 
 test('registrations are managed by their clients', async () => {

@@ -36,7 +36,7 @@ function poolOf(source: string, { environment = {}, timeoutSeconds = 5, runtime,
       timeoutSeconds,
       environment,
     },
-    endpoints: { dynamodb: 'http://127.0.0.1:1', secretsManager: 'http://127.0.0.1:2' },
+    endpoints: { dynamodb: 'http://127.0.0.1:1', secretsManager: 'http://127.0.0.1:2', lambda: 'http://127.0.0.1:3' },
     maxInstances: 4,
     ...rest,
   })

@@ -41,6 +41,7 @@ describe('options', () => {
       issuer: undefined,
       stage: undefined,
       accessTokenSeconds: undefined,
+      refreshTokens: undefined,
       maxInstances: 16,
       initialAccessToken: undefined,
       verbose: false,
@@ -49,7 +50,8 @@ describe('options', () => {
   })
 
   it('are all explained in the help', () => {
-    const options = ['--issuer', '--stage', '--access-token-seconds', '--max-instances', '--verbose', '--help', 'PORT']
+    const names = ['issuer', 'stage', 'access-token-seconds', 'refresh-tokens', 'max-instances', 'verbose', 'help']
+    const options = [...names.map((name) => `--${name}`), 'PORT']
     expect(options.filter((option) => !helpText.includes(`\n  ${option} `))).toEqual([])
   })
 
@@ -63,6 +65,8 @@ describe('options', () => {
       /^--issuer takes the URL of an authorization server, .* not as\.example\.com\.$/,
     ],
     [['--issuer', 'https://a.b', '--access-token-seconds', '9'], {}, /^--access-token-seconds is for the demo/],
+    [['--issuer', 'https://a.b', '--refresh-tokens', 'grace'], {}, /^--refresh-tokens is for the demo/],
+    [['--refresh-tokens', 'never'], {}, /^--refresh-tokens takes strict, grace or reusable, not never\.$/],
     [['--access-token-seconds', '0'], {}, /^--access-token-seconds takes a whole number from 1 to 86400, not 0\.$/],
     [['--max-instances', 'many'], {}, /^--max-instances takes a whole number from 1 to 1000, not many\.$/],
     [[], { PORT: '80800' }, /^PORT takes a whole number from 0 to 65535, not 80800\.$/],

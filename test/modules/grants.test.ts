@@ -4,9 +4,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { loseReply, REGION, type AwsServer, type Gate } from '../../infra/local/aws-call.ts'
 import { startDynamoDb } from '../../infra/local/dynamodb.ts'
 import { Failure } from '../../shared/errors.ts'
-import { createGrants, decodeGrant, type Grants, type GrantWire, type Tokens } from '../../shared/grants.ts'
+import { decodeGrant, type Tokens } from '../../shared/grant-record.ts'
+import { createGrants, type Grants } from '../../shared/grants.ts'
+import type { GrantWire } from '../../shared/renewal.ts'
 import { createSealer } from '../../shared/seal.ts'
 import { createTable, type Key, type Table } from '../../shared/table.ts'
+import type { Tasks } from '../../shared/tasks.ts'
 import { failing } from '../support/aws-faults.ts'
 
 /** How the authorization server meets one refresh: `lost` and `crashed` have happened there, `silent` and `dead` have not. */
@@ -20,6 +23,8 @@ const settings = { leeway_seconds: 60, authorization_server_timeout_seconds: 1 }
 const leaseMs = 6_000
 const sealer = createSealer(async () => ({ current: 'k', keys: { k: 'a key of thirty-two characters...' } }))
 const tableName = 'grants'
+/** Nobody renews ahead of time here, and revoking never fails. */
+const tasks: Tasks = { start: () => Promise.reject(new Error('no task is expected')) }
 let dynamoDb: AwsServer
 let table: Table
 let saveFaults: SaveKind[] = []
@@ -107,6 +112,7 @@ const createServer = (clock: { jumpMs: number }, plan: AnswerKind[]) => {
     async revoke(_grant, tokens) {
       revoked.add(tokens.refresh_token)
       if (tokens.refresh_token === last) live = false
+      return true
     },
   }
   return {
@@ -143,7 +149,7 @@ test(
       const now = () => Date.now() + clock.jumpMs
       /** Each caller is an instance of its own: nothing is shared but the table and the server. */
       const instance = (): Grants =>
-        createGrants({ table: createTable(tableName), sealer, wire: server.wire, settings, now })
+        createGrants({ table: createTable(tableName), sealer, wire: server.wire, tasks, settings, now })
 
       runs += 1
       const key: Key = { pk: `A#${runs}`, sk: 'G#1' }
@@ -154,9 +160,9 @@ test(
         scope: undefined,
         expires: 9_999_999_999,
       }
-      await table.create(
-        await instance().newItem(key, { provider: 'p', clientId: 'c', tokens: first, ttl: 9_999_999_999 }),
-      )
+      await table.transact([
+        await instance().place(key, { provider: 'p', clientId: 'c', tokens: first, ttl: 9_999_999_999 }),
+      ])
       const readGrant = async () => decodeGrant((await table.read([key]))[0])
 
       const call = async (afterMs: number): Promise<string> => {
@@ -174,7 +180,8 @@ test(
       let ended = false
       const end = async (afterMs: number): Promise<string> => {
         await delay(afterMs)
-        await instance().end(key)
+        const [item] = await table.read([key])
+        if (item !== undefined) await instance().end(item)
         ended = true
         return (await readGrant()) === undefined ? 'ended' : 'not ended'
       }
@@ -223,12 +230,14 @@ test('a refusal is believed only where nothing newer is there', async () => {
     scope: undefined,
     expires: 9_999_999_999,
   })
-  const wire = (refresh: GrantWire['refresh']): GrantWire => ({ refresh, revoke: async () => {} })
+  const wire = (refresh: GrantWire['refresh']): GrantWire => ({ refresh, revoke: async () => true })
   const instance = (refresh: GrantWire['refresh']): Grants =>
-    createGrants({ table, sealer, wire: wire(refresh), settings, now })
+    createGrants({ table, sealer, wire: wire(refresh), tasks, settings, now })
 
   const second = instance(async () => ({ kind: 'refreshed', tokens: tokens(2) }))
-  await table.create(await second.newItem(key, { provider: 'p', clientId: 'c', tokens: tokens(1), ttl: 9_999_999_999 }))
+  await table.transact([
+    await second.place(key, { provider: 'p', clientId: 'c', tokens: tokens(1), ttl: 9_999_999_999 }),
+  ])
   const grant = decodeGrant((await table.read([key]))[0])
   if (grant === undefined) throw new Error('the grant is not there')
 

@@ -16,6 +16,7 @@ const wanted: RegistrationRequest = {
   client_name: 'Coatcheck',
   redirect_uri: 'https://app.example.com/bff/callback/main',
   post_logout_redirect_uri: 'https://app.example.com/bff/logout',
+  backchannel_logout_uri: 'https://app.example.com/bff/backchannel-logout/main',
   scopes: ['openid', 'read'],
   initial_access_token: undefined,
 }

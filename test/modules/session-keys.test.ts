@@ -10,9 +10,11 @@ const emptyTable = (read: Table['read']): Table => ({
   write: unused,
   update: unused,
   remove: unused,
+  transact: unused,
+  list: unused,
 })
 const ticket = () => ({ account: accountOf('https://as.example.com', 'ada'), handle: newHandle() })
-const settings = { idle_seconds: 3_600, absolute_seconds: 43_200 }
+const settings = { idle_seconds: 3_600, max_parallel: 20, absolute_seconds: 43_200 }
 
 test('the sealing keys are read while the table is read, not after it', async () => {
   const asked = Promise.withResolvers<void>()
@@ -25,13 +27,13 @@ test('the sealing keys are read while the table is read, not after it', async ()
     await asked.promise
     return keys.map(() => undefined)
   })
-  const sessions = createSessions({ table, sealer, settings, now: Date.now })
+  const sessions = createSessions({ table, sealer, settings, sharedGrants: [], now: Date.now })
   expect(await sessions.find(ticket())).toBeUndefined()
 })
 
 test('keys that cannot be read do not matter to a ticket without a session', async () => {
   const sealer = createSealer(() => Promise.reject(new Error('Secrets Manager is out of reach')))
   const table = emptyTable(async (keys) => keys.map(() => undefined))
-  const sessions = createSessions({ table, sealer, settings, now: Date.now })
+  const sessions = createSessions({ table, sealer, settings, sharedGrants: [], now: Date.now })
   expect(await sessions.find(ticket())).toBeUndefined()
 })

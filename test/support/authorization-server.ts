@@ -33,11 +33,13 @@ export type StrictOptions = {
   clientSecretSeconds?: number
   /** Resource indicators (RFC 8707) that are known; `resource` is an unknown parameter where none is. */
   resources?: string[]
-  /** Refresh tokens are used once and a second use ends the grant; true unless told. */
-  rotation?: boolean
+  /** Refresh tokens are used once and a second use ends the grant, or with `grace` gets the same answer again; true unless told. */
+  rotation?: boolean | 'grace'
   /** A new code for a user and client ends their older grants. */
   oneGrantPerUser?: boolean
   par?: boolean
+  /** Says that it does OpenID Connect Back-Channel Logout 1.0; the tokens are a test's to send. */
+  backchannelLogout?: boolean
   /** The `iss` of RFC 9207 in authorization responses; true unless told. */
   iss?: boolean
   users?: Record<string, JWTPayload>
@@ -61,6 +63,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     user: Object.keys(users)[0] ?? 'ada',
     accessTokenSeconds: options.accessTokenSeconds ?? 300,
     idToken: {},
+    rotation,
     /** How far the server's clock is ahead of ours. */
     aheadSeconds: 0,
   }
@@ -72,7 +75,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
   }
   const pushed = new Map<string, Map<string, string>>()
   const oneGrantPerUser = options.oneGrantPerUser ?? false
-  const grants = await createGrants({ settings, users, rotation, oneGrantPerUser, nowMs, issued })
+  const grants = await createGrants({ settings, users, oneGrantPerUser, nowMs, issued })
 
   const clients = createClients({
     initialAccessToken: options.initialAccessToken,
@@ -117,6 +120,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     grant_types_supported: ['authorization_code', 'refresh_token'],
     code_challenge_methods_supported: ['S256'],
     token_endpoint_auth_methods_supported: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    ...(options.backchannelLogout ? { backchannel_logout_supported: true } : {}),
     ...(iss ? { authorization_response_iss_parameter_supported: true } : {}),
   })
 
@@ -276,6 +280,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     /** Every code, token and credential that was ever given away, to search logs, replies and items for. */
     secrets: secrets as readonly string[],
     grants: grants.all,
+    jwk: grants.jwk,
+    sign: grants.sign,
     /** The requests to the token endpoint of one grant type. */
     tokenRequests: (type: 'authorization_code' | 'refresh_token') =>
       server.requests.filter(

@@ -7,8 +7,14 @@ import { json, type Answer } from './server.ts'
 /** How the next ID tokens differ from good ones; a claim set to `undefined` is left out. */
 export type IdTokenChange = {
   claims?: Record<string, unknown>
-  as?: 'none' | 'HS256' | 'another key' | 'unknown kid' | 'tampered'
+  as?: Forgery | undefined
 }
+
+/** How a JWT is not what it should be; a tampered one has another `sub` than was signed. */
+export type Forgery = 'none' | 'HS256' | 'another key' | 'unknown kid' | 'tampered'
+
+/** How a JWT is made; `secret` is the key of HS256. */
+export type Signing = { as?: Forgery | undefined; typ?: string | undefined; secret?: string | undefined }
 
 /** What one code led to; `live` until it is revoked, replaced, or a code or refresh token of it comes again. */
 export type Grant = {
@@ -25,12 +31,16 @@ export type Grant = {
 type Code = { grant: Grant; redirectUri: string; challenge: string; spent: boolean; endsMs: number }
 
 /** What tests change while the server runs. */
-export type GrantSettings = { accessTokenSeconds: number; idToken: IdTokenChange }
+export type GrantSettings = {
+  accessTokenSeconds: number
+  idToken: IdTokenChange
+  /** Whether a refresh token is used once and a second use ends the grant; with `grace` a second use gets the same answer again. */
+  rotation: boolean | 'grace'
+}
 
 type Rules = {
   settings: GrantSettings
   users: Record<string, JWTPayload>
-  rotation: boolean
   oneGrantPerUser: boolean
   nowMs: () => number
   issued: (secret: string) => string
@@ -40,13 +50,13 @@ const random = (): string => randomBytes(24).toString('base64url')
 const isPkce = /^[\w.~-]{43,128}$/
 
 /** Issues and takes codes and tokens; each code once, each refresh token once where it rotates. */
-export const createGrants = async ({ settings, users, rotation, oneGrantPerUser, nowMs, issued }: Rules) => {
+export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, issued }: Rules) => {
   const [key, strangerKey] = await Promise.all([generateKeyPair('RS256'), generateKeyPair('RS256')])
   const jwk = { ...(await exportJWK(key.publicKey)), kid: 'strict-1', use: 'sig', alg: 'RS256' }
   const grants: Grant[] = []
   const codes = new Map<string, Code>()
   const accessTokens = new Map<string, { grant: Grant; endsMs: number }>()
-  const refreshTokens = new Map<string, { grant: Grant; spent: boolean }>()
+  const refreshTokens = new Map<string, { grant: Grant; spent?: Promise<Answer> }>()
 
   /** A new grant; the result is its code. */
   const begin = (
@@ -63,30 +73,44 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
     return code
   }
 
+  /** A JWT under the server's key; claims that are `undefined` are left out. */
+  const sign = async (
+    claims: Record<string, unknown>,
+    { as, typ, secret = 'secret' }: Signing = {},
+  ): Promise<string> => {
+    const payload = JSON.parse(JSON.stringify(claims))
+    if (as === 'none') return new UnsecuredJWT(payload).encode()
+    const alg = as === 'HS256' ? 'HS256' : 'RS256'
+    const header = {
+      alg,
+      kid: as === 'unknown kid' ? `unknown-${random()}` : jwk.kid,
+      ...(typ !== undefined && { typ }),
+    }
+    const signer = as === 'another key' ? strangerKey.privateKey : key.privateKey
+    const signingKey = as === 'HS256' ? new TextEncoder().encode(secret) : signer
+    const token = await new SignJWT(payload).setProtectedHeader(header).sign(signingKey)
+    if (as !== 'tampered') return token
+    const [head, , signature] = token.split('.')
+    const tampered = Buffer.from(JSON.stringify({ ...payload, sub: 'mallory' })).toString('base64url')
+    return [head, tampered, signature].join('.')
+  }
+
   const idToken = async (issuer: string, grant: Grant, client: Client): Promise<string> => {
     const { claims = {}, as } = settings.idToken
     const seconds = Math.floor(nowMs() / 1000)
     const good = { iss: issuer, aud: grant.clientId, sub: grant.subject, iat: seconds, exp: seconds + 300 }
     const profile = users[grant.subject]
-    const payload = JSON.parse(JSON.stringify({ ...good, nonce: grant.nonce, sid: grant.id, ...profile, ...claims }))
-    if (as === 'none') return new UnsecuredJWT(payload).encode()
-    const secret = new TextEncoder().encode(client.client_secret ?? 'secret')
-    const header = { alg: as === 'HS256' ? 'HS256' : 'RS256', kid: as === 'unknown kid' ? 'unknown' : jwk.kid }
-    const signer = as === 'another key' ? strangerKey.privateKey : key.privateKey
-    const token = await new SignJWT(payload).setProtectedHeader(header).sign(as === 'HS256' ? secret : signer)
-    if (as !== 'tampered') return token
-    const [head, , signature] = token.split('.')
-    return [head, Buffer.from(JSON.stringify({ ...payload, sub: 'mallory' })).toString('base64url'), signature].join(
-      '.',
-    )
+    const payload = { ...good, nonce: grant.nonce, sid: grant.id, ...profile, ...claims }
+    return sign(payload, { as, secret: client.client_secret })
   }
 
   const tokens = async (issuer: string, grant: Grant, client: Client, refreshToken: string | undefined) => {
     const access = issued(`at-${random()}`)
     accessTokens.set(access, { grant, endsMs: nowMs() + settings.accessTokenSeconds * 1000 })
-    const next = client.grant_types.includes('refresh_token') && (refreshToken === undefined || rotation)
+    const next =
+      client.grant_types.includes('refresh_token') && (refreshToken === undefined || settings.rotation !== false)
     const refresh = next ? issued(`rt-${random()}`) : undefined
-    if (refresh !== undefined) refreshTokens.set(refresh, { grant, spent: false })
+    if (refresh !== undefined) refreshTokens.set(refresh, { grant })
     const id = grant.scope.split(' ').includes('openid') ? issued(await idToken(issuer, grant, client)) : undefined
     const { accessTokenSeconds: expires_in } = settings
     return json(200, {
@@ -119,16 +143,19 @@ export const createGrants = async ({ settings, users, rotation, oneGrantPerUser,
     const known = refreshTokens.get(token)
     if (!known || known.grant.clientId !== client.client_id)
       return refuse('invalid_grant', 'not a token of this client')
-    if (known.spent) known.grant.live = false
+    if (known.spent && settings.rotation !== 'grace') known.grant.live = false
     if (!known.grant.live) refuse('invalid_grant', 'the grant has ended')
     if (form.get('resource') !== known.grant.resource) refuse('invalid_target', 'another resource')
-    known.spent = rotation
+    if (known.spent) return known.spent
     known.grant.renewals += 1
-    return tokens(issuer, known.grant, client, token)
+    const answer = tokens(issuer, known.grant, client, token)
+    if (settings.rotation !== false) known.spent = answer
+    return answer
   }
 
   return {
     jwk,
+    sign,
     begin,
     redeem,
     refresh,

@@ -1,4 +1,10 @@
-import { DynamoDBClient, paginateScan, UpdateItemCommand, type AttributeValue } from '@aws-sdk/client-dynamodb'
+import {
+  ConditionalCheckFailedException,
+  DynamoDBClient,
+  paginateScan,
+  UpdateItemCommand,
+  type AttributeValue,
+} from '@aws-sdk/client-dynamodb'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, type LocalStack } from '../../infra/local/stack.ts'
 
@@ -25,10 +31,12 @@ export const openRecords = (stack: LocalStack) => {
   const set = async ({ pk, sk }: StoredItem, attributes: StoredItem): Promise<void> => {
     if (pk === undefined || sk === undefined) return
     const names = Object.keys(attributes)
-    await client.send(
+    // What has been removed since it was read stays removed.
+    const update = client.send(
       new UpdateItemCommand({
         TableName,
         Key: { pk, sk },
+        ConditionExpression: 'attribute_exists(pk)',
         UpdateExpression: `SET ${names.map((_, index) => `#n${index} = :v${index}`).join(', ')}`,
         ExpressionAttributeNames: Object.fromEntries(names.map((name, index) => [`#n${index}`, name])),
         ExpressionAttributeValues: Object.fromEntries(
@@ -36,11 +44,17 @@ export const openRecords = (stack: LocalStack) => {
         ),
       }),
     )
+    await update.catch((error: unknown) => {
+      if (!(error instanceof ConditionalCheckFailedException)) throw error
+    })
   }
 
   const age = async (kind: 'grant' | 'session', attributes: Record<string, number>): Promise<void> => {
     const numbers = Object.entries(attributes).map(([name, value]) => [name, { N: String(value) }] as const)
-    for (const item of await all(kind)) await set(item, Object.fromEntries(numbers))
+    const items = await all(kind)
+    for (let start = 0; start < items.length; start += 25) {
+      await Promise.all(items.slice(start, start + 25).map((item) => set(item, Object.fromEntries(numbers))))
+    }
   }
 
   return {
@@ -51,8 +65,8 @@ export const openRecords = (stack: LocalStack) => {
     expireTokens: () => age('grant', { expires: 0, fresh_until: 0 }),
     /** Every access token is due to be renewed, and still good. */
     makeTokensDue: () => age('grant', { fresh_until: 0 }),
-    /** Every lease has run out. */
-    endLeases: () => age('grant', { lease_until_ms: 0 }),
+    /** Every lease has run out, and so has the time for which an authorization server that failed is left alone. */
+    endLeases: () => age('grant', { lease_until_ms: 0, retry_at_ms: 0 }),
     close: () => client.destroy(),
   }
 }

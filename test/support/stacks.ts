@@ -24,6 +24,7 @@ import {
   type StrictAuthorizationServer,
   type StrictOptions,
 } from './authorization-server.ts'
+import { startCoderServer, type CoderOptions } from './coder-server.ts'
 import { exchange } from './http.ts'
 import { createBrowser } from './user-agent.ts'
 
@@ -184,6 +185,38 @@ export const startStrictStack = async ({
   before?.(authorizationServer)
   const resource = strict.resources ? strict.resources[0] : strictResource
   const started = await startStack(authorizationServer.issuer, resource, options).catch(async (error: unknown) => {
+    await authorizationServer.close()
+    throw error
+  })
+  const close = async (): Promise<void> => {
+    await started.close()
+    await authorizationServer.close()
+  }
+  return { ...started, authorizationServer, close }
+}
+
+/** A stack whose provider is a server of Coder's kind, with one grant a user; `/api/demo` is its API. */
+export const startCoderStack = async ({
+  coder = {},
+  stage,
+  ...options
+}: StackOptions & { coder?: CoderOptions } = {}) => {
+  const authorizationServer = await startCoderServer(coder)
+  const { issuer } = authorizationServer
+  const account = {
+    url: `${issuer}/api/v2/users/me`,
+    subject: 'id',
+    claims: { preferred_username: 'username', picture: 'avatar_url' },
+  }
+  const perUser = (file: StageFile): StageFile => ({
+    ...file,
+    providers: { demo: { ...file.providers['demo'], grants: 'per-user', account } },
+  })
+  const started = await startStack(issuer, undefined, {
+    target: `${issuer}/api/v2`,
+    ...options,
+    stage: (file) => stage?.(perUser(file)) ?? perUser(file),
+  }).catch(async (error: unknown) => {
     await authorizationServer.close()
     throw error
   })

@@ -4,8 +4,10 @@ import { exportJWK, generateKeyPair } from 'jose'
 import { errors, Provider, type Context, type Grant, type ProviderError } from 'oidc-provider'
 import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
 import { listen } from '../edge.ts'
+import type { RefreshTokens } from '../options.ts'
 import { createInteractions } from './interactions.ts'
 import { html, page, pageHeaders, sendPage } from './pages.ts'
+import { repeatRefreshAnswers } from './refresh-grace.ts'
 
 /** Someone who can sign in at the demo authorization server; `id` becomes the subject. */
 export interface DemoUser {
@@ -30,8 +32,8 @@ export interface AuthorizationServerOptions {
   /** The resource that every access token is for: its `aud`. */
   resource: string
   accessTokenSeconds?: number
-  /** `strict` rotates refresh tokens and ends the grant when one is used twice; `reusable` does not rotate. */
-  refreshTokens?: 'strict' | 'reusable'
+  /** What becomes of a refresh token once it was used; `strict` unless told. */
+  refreshTokens?: RefreshTokens
   /** Registration asks for this initial access token; open to everyone where there is none. */
   initialAccessToken?: string
   users?: readonly DemoUser[]
@@ -64,9 +66,17 @@ const reportedEvents = [
   'userinfo.error',
   'end_session.success',
   'end_session.error',
+  'backchannel.success',
+  'backchannel.error',
   'grant.revoked',
   'server_error',
 ]
+
+/** Clients here are on loopback, which oidc-provider's own dispatcher refuses; and one that starts cold takes its time. */
+const fetchFromLoopback = (url: string, request: RequestInit): Promise<Response> => {
+  delete request.dispatcher
+  return fetch(url, Object.assign(request, { signal: AbortSignal.timeout(10_000) }))
+}
 
 const days = (count: number): number => count * 24 * 60 * 60
 
@@ -126,8 +136,8 @@ const loadExistingGrant = async ({ oidc }: Context): Promise<Grant | undefined> 
 /**
  * Starts a working authorization server at `http://127.0.0.1:<port>` that has no clients yet: they register themselves
  * (RFC 7591, RFC 7592). Authorization code flow with PKCE only, `iss` in its responses (RFC 9207), JWT access tokens for one
- * resource (RFC 9068, RFC 8707), rotating refresh tokens, revocation, introspection, RP-initiated logout; no PAR. Everything
- * lives in memory and ends with it.
+ * resource (RFC 9068, RFC 8707), rotating refresh tokens, revocation, introspection, RP-initiated and back-channel logout; no
+ * PAR. Everything lives in memory and ends with it.
  *
  * @throws an Error with the code EADDRINUSE where the port is taken
  */
@@ -169,6 +179,7 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
     },
     expiresWithSession: () => false,
     features: {
+      backchannelLogout: { enabled: true },
       dPoP: { enabled: false },
       devInteractions: { enabled: false },
       introspection: { enabled: true, allowedPolicy: () => true },
@@ -214,6 +225,7 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
         },
       },
     },
+    fetch: fetchFromLoopback,
     findAccount,
     interactions: { url: (_ctx: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
     issueRefreshToken: (_ctx: unknown, client: { grantTypeAllowed(grantType: string): boolean }) =>
@@ -227,7 +239,7 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
       showPage(ctx, 'This request cannot continue', words)
     },
     responseTypes: ['code'],
-    rotateRefreshToken: refreshTokens === 'strict',
+    rotateRefreshToken: refreshTokens !== 'reusable',
     scopes,
     ttl: {
       AccessToken: accessTokenSeconds,
@@ -239,6 +251,8 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
       Session: days(1),
     },
   })
+
+  if (refreshTokens === 'grace') repeatRefreshAnswers(provider)
 
   for (const name of reportedEvents) {
     provider.on(name, (_ctx, error?: ProviderError) => {

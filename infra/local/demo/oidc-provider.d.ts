@@ -26,6 +26,7 @@ declare module 'oidc-provider' {
     set(header: string, value: string): void
     oidc: {
       provider: Provider
+      params: Record<string, unknown>
       client?: Client
       result?: { consent?: { grantId?: string } }
       session: { accountId?: string; grantIdFor(clientId: string): string | undefined }
@@ -89,4 +90,13 @@ declare module 'oidc-provider/lib/adapters/memory_adapter.js' {
 
   const MemoryAdapter: new (model: string, store: Store) => object
   export default MemoryAdapter
+}
+
+declare module 'oidc-provider/lib/helpers/weak_cache.js' {
+  import type { Context, Provider } from 'oidc-provider'
+
+  /** What a provider keeps to itself; the token endpoint looks its grant types up here. */
+  export default function instance(provider: Provider): {
+    grantTypeHandlers: Map<string, (ctx: Context) => Promise<void>>
+  }
 }

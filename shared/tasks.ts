@@ -1,0 +1,46 @@
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda'
+import { causeName, Failure } from './errors.ts'
+
+/**
+ * What a request starts and does not wait for: it is handed to the background function by an asynchronous invocation, which Lambda
+ * queues, and repeats twice when it fails. (A promise left behind in the function itself would be frozen with it.)
+ */
+export type Task =
+  /** The lease on a grant was taken for this task; it renews the grant. */
+  | { kind: 'renew'; pk: string; sk: string; version: number; lease_until_ms: number }
+  /** Tokens of an ended grant that could not be revoked at once; sealed, for they wait in a queue. */
+  | { kind: 'revoke'; provider: string; client_id: string; sealed: string }
+  /** A session's record has gone, but its grant could not be ended with it. */
+  | { kind: 'release'; pk: string; sk: string }
+  /** An account has a new session; the oldest beyond the limit end. */
+  | { kind: 'limit'; account: string }
+
+export interface Tasks {
+  /** The task is queued. @throws background_unavailable */
+  start(task: Task): Promise<void>
+}
+
+/** Tasks for the function of that name. */
+export const createTasks = (functionName: string): Tasks => {
+  const client = new LambdaClient({
+    maxAttempts: 2,
+    requestHandler: { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true },
+  })
+  return {
+    async start(task) {
+      try {
+        await client.send(
+          new InvokeCommand({
+            FunctionName: functionName,
+            InvocationType: 'Event',
+            Payload: Buffer.from(JSON.stringify(task)),
+          }),
+        )
+      } catch (error) {
+        const refused =
+          error instanceof Error && error.name === 'AccessDeniedException' ? error.message : causeName(error)
+        throw new Failure('background_unavailable', { detail: refused, cause: error })
+      }
+    },
+  }
+}

@@ -1,0 +1,236 @@
+import { Failure } from '../../shared/errors.ts'
+import type { OAuth, TokenReply } from '../../shared/oauth.ts'
+import type { Process } from './process.ts'
+import type { World } from './world.ts'
+
+/**
+ * What becomes of a refresh token that was used: `strict` ends the grant when it comes again; `grace` gives the same successor again until
+ * that one has been used; `reusable` has no successors.
+ */
+export type Rotation = 'strict' | 'grace' | 'reusable'
+
+/** A grant as the authorization server knows it. */
+export interface ServerGrant {
+  id: number
+  account: string
+  live: boolean
+  /** Why it is not: a used token came again, it was revoked, or a later login of the account took its place. */
+  ended: 'reused' | 'revoked' | 'replaced' | undefined
+  generation: number
+}
+
+/** One time that a refresh token came to the server. */
+interface Presentation {
+  process: Process
+  sentMs: number
+  /** The answer will not reach who asked, or not as one. */
+  lost: boolean
+  /** The access token that was given. */
+  given: string | undefined
+}
+
+export interface Server {
+  grants: ServerGrant[]
+  /** An account signs in; the result is its code. */
+  authorize(account: string): string
+  /** Whose live access token that is. */
+  accountOf(accessToken: string): string | undefined
+  /** The grant of a token. */
+  grantOf(token: string): ServerGrant | undefined
+  /** Wire calls of a process; `onFault` hears of each that failed. */
+  client(process: Process, onFault: (what: 'refresh' | 'redeem' | 'revoke') => void): OAuth
+  /** Refresh requests so far. */
+  refreshes(): number
+}
+
+export interface ServerOptions {
+  world: World
+  rotation: Rotation
+  /** A login ends the account's earlier grants. */
+  oneGrantPerUser: boolean
+  accessTokenSeconds: number
+  /** How long clients wait for an answer. */
+  timeoutMs: number
+  /** The least time between two presentations of one refresh token: most of a lease. */
+  leastApartMs: number
+  /** Whether an access token was saved by now. */
+  saved: (accessToken: string) => boolean
+  /** Hears of an account whose new grant nobody will know of. */
+  onUnheard: (account: string) => void
+  /** What must never happen has happened. */
+  violation: (what: string) => void
+}
+
+/** An authorization server that nobody has signed in at yet. */
+export const createServer = (options: ServerOptions): Server => {
+  const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, leastApartMs, saved, onUnheard, violation } =
+    options
+  const grants: ServerGrant[] = []
+  const codes = new Map<string, ServerGrant>()
+  const accessTokens = new Map<string, { grant: ServerGrant; endsMs: number }>()
+  const presentations = new Map<string, Presentation[]>()
+  let [count, refreshes] = [0, 0]
+
+  const refreshTokenOf = ({ id, generation }: ServerGrant): string =>
+    rotation === 'reusable' ? `rt-${id}` : `rt-${id}-${generation}`
+
+  const grantOf = (token: string): ServerGrant | undefined => {
+    const [, id] = /^[ar]t-(\d+)/.exec(token) ?? []
+    return grants.find((grant) => String(grant.id) === id)
+  }
+
+  const end = (grant: ServerGrant, why: ServerGrant['ended']): void => {
+    grant.ended ??= why
+    grant.live = false
+  }
+
+  const issue = (grant: ServerGrant): TokenReply => {
+    count += 1
+    const accessToken = `at-${grant.id}-${count}`
+    accessTokens.set(accessToken, { grant, endsMs: world.now() + accessTokenSeconds * 1_000 })
+    return {
+      access_token: accessToken,
+      refresh_token: refreshTokenOf(grant),
+      id_token: undefined,
+      scope: undefined,
+      expires_in_seconds: accessTokenSeconds,
+      claims: { sub: grant.account },
+    }
+  }
+
+  const redeem = (code: string, heard: boolean): TokenReply => {
+    const grant = codes.get(code)
+    codes.delete(code)
+    if (grant === undefined) throw new Failure('code_rejected')
+    for (const other of grants) if (oneGrantPerUser && other.account === grant.account) end(other, 'replaced')
+    grant.live = true
+    grants.push(grant)
+    if (!heard) onUnheard(grant.account)
+    return issue(grant)
+  }
+
+  /**
+   * A refresh token comes a second time only where the first time led to nothing, for a reason that nobody can do anything about; and then
+   * not before the lease of the first is over.
+   */
+  const judge = (token: string, presentation: Presentation): void => {
+    const others = presentations.get(token) ?? []
+    presentations.set(token, [...others, presentation])
+    for (const other of others) {
+      const [first, second] = other.sentMs <= presentation.sentMs ? [other, presentation] : [presentation, other]
+      const isSaved = first.given !== undefined && saved(first.given)
+      const refused = first === other && first.given === undefined
+      if (refused || (rotation === 'reusable' && isSaved)) continue
+      const excused = first.lost || first.process.excused() || (!isSaved && first.process.metFaults())
+      if (!excused) violation(`I1: ${token} came twice for no good reason`)
+      else if (second.sentMs - first.sentMs < leastApartMs) violation(`I2: ${token} came twice under one lease`)
+    }
+  }
+
+  const refresh = (token: string, presentation: Presentation): TokenReply => {
+    refreshes += 1
+    judge(token, presentation)
+    const grant = grantOf(token)
+    if (grant === undefined || !grant.live) throw new Failure('code_rejected')
+    const generation = Number(/^rt-\d+-(\d+)$/.exec(token)?.[1] ?? grant.generation)
+    if (generation === grant.generation) {
+      grant.generation += 1
+    } else if (rotation !== 'grace' || generation !== grant.generation - 1) {
+      end(grant, 'reused')
+      throw new Failure('code_rejected')
+    }
+    const reply = issue(grant)
+    presentation.given = reply.access_token
+    return reply
+  }
+
+  const revoke = (token: string | undefined): void => {
+    const grant = grantOf(token ?? '')
+    if (grant !== undefined && token?.startsWith('rt-')) end(grant, 'revoked')
+  }
+
+  /** A request that may go wrong in every way; `lose` is called when its answer is lost. */
+  const send = async <T>(process: Process, act: () => T, lose: () => void): Promise<T> => {
+    if (!world.chance(process.trouble.server)) {
+      const slow = world.chance(0.1) ? timeoutMs * 0.9 : 100
+      return await process.exchange(world.between(1, slow / 2), world.between(1, slow / 2), act)
+    }
+    const failing =
+      (reason: 'server_unreachable' | 'server_failed' | 'server_timeout' | 'token_reply_invalid') => () => {
+        throw new Failure(reason, { retryAfterSeconds: 1 })
+      }
+    switch (Math.floor(world.between(0, 6))) {
+      case 0:
+        return await process.exchange(5, 5, failing('server_unreachable'))
+      case 1:
+        return await process.exchange(5, 5, failing('server_failed'))
+      case 2:
+        return await process.exchange(5, timeoutMs, failing('server_timeout'))
+      case 3:
+        return await process.exchange(5, 5, () => {
+          throw new Failure('client_rejected')
+        })
+      case 4: {
+        lose()
+        await process.exchange(5, 5, act)
+        return await process.exchange(0, 1, failing(world.chance(0.5) ? 'server_failed' : 'token_reply_invalid'))
+      }
+      default: {
+        lose()
+        // Done early or late, perhaps after the one who asked has given up.
+        world.after(world.between(1, timeoutMs * 1.6), () => {
+          try {
+            act()
+          } catch {
+            // nobody hears of it
+          }
+        })
+        return await process.exchange(1, timeoutMs, failing('server_timeout'))
+      }
+    }
+  }
+
+  return {
+    grants,
+    authorize: (account) => {
+      const id = grants.length + codes.size + Math.floor(world.random() * 1e6) * 1_000
+      const code = `code-${id}`
+      codes.set(code, { id, account, live: false, ended: undefined, generation: 1 })
+      return code
+    },
+    accountOf: (token) => {
+      const known = accessTokens.get(token)
+      return known?.grant.live && known.endsMs > world.now() ? known.grant.account : undefined
+    },
+    grantOf,
+    refreshes: () => refreshes,
+    client: (process, onFault) => ({
+      checkCallback: (_, parameters) => parameters,
+      push: () => Promise.reject(new Error('no PAR here')),
+      userInfo: () => Promise.reject(new Error('no UserInfo here')),
+      redeem: (_, parameters) => {
+        let heard = true
+        const lose = (): void => {
+          heard = false
+          onFault('redeem')
+        }
+        return send(process, () => redeem(parameters.get('code') ?? '', heard), lose)
+      },
+      refresh: (_, token) => {
+        const presentation: Presentation = { process, sentMs: world.now(), lost: false, given: undefined }
+        const lose = (): void => {
+          presentation.lost = true
+          onFault('refresh')
+        }
+        return send(process, () => refresh(token, presentation), lose)
+      },
+      revoke: async (_, tokens) => {
+        await send(
+          process,
+          () => revoke(tokens.refresh_token),
+          () => onFault('revoke'),
+        )
+      },
+    }),
+  }
+}
