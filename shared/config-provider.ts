@@ -1,0 +1,74 @@
+import * as z from 'zod/mini'
+import { describe, memberName, origin, plainUrl, scope } from './config-values.ts'
+
+/** The settings of one provider: which authorization server, how Coatcheck is known there, and what it asks for. */
+
+const account = z.strictObject({
+  url: describe(
+    plainUrl,
+    "URL that answers GET with the user of the access token as a JSON object; on the issuer's origin or one of endpoint_origins.",
+  ),
+  subject: describe(
+    memberName,
+    'Member of that object that names the user for good, such as id: a string or a whole number, never used for anybody else.',
+  ),
+  claims: describe(
+    z._default(z.record(memberName, memberName), {}),
+    'Claims by the member that they are taken from, such as {"preferred_username": "username"}; others are taken from the member of their own name. sub is the subject.',
+  ),
+})
+
+/** A provider, as the stage file writes it. */
+export const provider = z.strictObject({
+  issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
+  client_name: describe(
+    z._default(
+      z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),
+      'Coatcheck',
+    ),
+    'Name under which Coatcheck registers; people read it on the consent page.',
+  ),
+  scopes: describe(
+    z.optional(z.array(scope).check(z.minLength(1), z.maxLength(64))),
+    'Scopes to register and request. Left out: those of openid, profile, email and offline_access that the server announces.',
+  ),
+  resource: describe(
+    z.optional(plainUrl),
+    'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
+  ),
+  grants: describe(
+    z._default(z.enum(['per-session', 'per-user']), 'per-session'),
+    'per-user where the server keeps one live grant per user and client, so that all sessions of a user have to share it.',
+  ),
+  claims: describe(
+    z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
+      'sub',
+      'name',
+      'preferred_username',
+      'email',
+      'picture',
+    ]),
+    'Claims about the user that GET /bff/session shows; all others are dropped at login.',
+  ),
+  account: describe(
+    z.optional(account),
+    'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
+  ),
+  initial_access_token_secret: describe(
+    z.optional(
+      z
+        .string()
+        .check(
+          z.regex(
+            /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
+            'must be the name or ARN of a Secrets Manager secret',
+          ),
+        ),
+    ),
+    'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
+  ),
+  endpoint_origins: describe(
+    z._default(z.array(origin).check(z.maxLength(8)), []),
+    "Origins other than the issuer's that its endpoints may be on.",
+  ),
+})
