@@ -1,5 +1,6 @@
 import * as oauth from 'oauth4webapi'
 import { checkAuthorizationResponse, errorCode } from './authorization-response.ts'
+import { authenticationOf } from './client-authentication.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
 import { HttpFault } from './http.ts'
@@ -60,19 +61,6 @@ const faultReasons: Record<HttpFault['kind'], Reason> = {
   broken: 'server_failed',
   too_large: 'token_reply_invalid',
 }
-
-const formEncoded = (text: string): string => new URLSearchParams({ '': text }).toString().slice(1)
-
-/**
- * HTTP Basic (RFC 6749 section 2.3.1). The library would escape even `-` and `_`, which form encoding leaves alone and which servers
- * that do not decode, such as Coder, then take for part of the secret.
- */
-const clientSecretBasic =
-  (secret: string): oauth.ClientAuth =>
-  (_server, client, _body, headers) => {
-    const pair = `${formEncoded(client.client_id)}:${formEncoded(secret)}`
-    headers.set('authorization', `Basic ${Buffer.from(pair).toString('base64')}`)
-  }
 
 /**
  * Calls at authorization servers over `send`.
@@ -138,18 +126,6 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     [oauth.clockTolerance]: CLOCK_TOLERANCE_SECONDS,
   })
 
-  const authentication = ({ client }: Peer): oauth.ClientAuth => {
-    const secret = client.client_secret ?? ''
-    switch (client.token_endpoint_auth_method) {
-      case 'client_secret_basic':
-        return clientSecretBasic(secret)
-      case 'client_secret_post':
-        return oauth.ClientSecretPost(secret)
-      case 'none':
-        return oauth.None()
-    }
-  }
-
   const translate = (error: unknown, invalid: Reason): never => {
     if (error instanceof Failure) throw error
     if (error instanceof oauth.ResponseBodyError) {
@@ -207,7 +183,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
       const response = await oauth.revocationRequest(
         asServer(peer),
         asClient(peer),
-        authentication(peer),
+        authenticationOf(peer.client),
         refresh ?? access,
         {
           ...options(peer),
@@ -232,7 +208,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         const response = await oauth.pushedAuthorizationRequest(
           asServer(peer),
           asClient(peer),
-          authentication(peer),
+          authenticationOf(peer.client),
           parameters,
           options(peer),
         )
@@ -247,7 +223,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
           oauth.authorizationCodeGrantRequest(
             asServer(peer),
             asClient(peer),
-            authentication(peer),
+            authenticationOf(peer.client),
             parameters,
             login.redirect_uri,
             login.code_verifier,
@@ -277,7 +253,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         const response = await oauth.refreshTokenGrantRequest(
           asServer(peer),
           asClient(peer),
-          authentication(peer),
+          authenticationOf(peer.client),
           refreshToken,
           {
             ...options(peer, checkTokenReply),
