@@ -7,8 +7,8 @@ import type { Metafile } from 'esbuild'
 /**
  * One bundle a flow: ESM, minified, with its source map beside it, in a folder of its own. All are built in one run of esbuild.
  *
- * An ESM `import` of node's http modules evaluates lazy members of theirs that load undici, 20 to 25 ms of each cold start. The
- * aliases take the modules from `process.getBuiltinModule` instead, which does not. Another alias leaves out the SDK's ways to find
+ * An ESM `import` of node's http modules evaluates lazy members of theirs that load undici, 20 to 25 ms of each cold start; of its net
+ * and dns modules, such that cost one or two. The aliases take the modules from `process.getBuiltinModule` instead, which does not. Another alias leaves out the SDK's ways to find
  * credentials (profiles, single sign-on, token exchanges, instance metadata): 135 kB, and 25 ms of each cold start.
  */
 
@@ -49,7 +49,7 @@ export const bundle = (entries: Readonly<Record<string, string>>, outdir = tempo
     legalComments: 'none',
     alias: {
       ...Object.fromEntries(
-        ['http', 'https', 'http2'].flatMap((name) => [
+        ['http', 'https', 'http2', 'net', 'dns'].flatMap((name) => [
           [name, builtin(`${name}.cjs`)],
           [`node:${name}`, builtin(`${name}.cjs`)],
         ]),

@@ -49,6 +49,7 @@ const mistakes: readonly (readonly [mistake: string, stage: object])[] = [
     { ...smallest, apis: { orders: { ...orders, target: 'https://A.example.com' } } },
   ],
   ['A method that is never forwarded', { ...smallest, apis: { orders: { ...orders, methods: ['TRACE'] } } }],
+  ['A network that is not private', { ...smallest, private_networks: ['0.0.0.0/0'] }],
   ['An idle end after the absolute end', { ...smallest, session: { idle_seconds: 7_200, absolute_seconds: 3_600 } }],
   ['A number out of range', { ...smallest, renewal: { authorization_server_timeout_seconds: 30 } }],
   ['A log retention CloudWatch does not know', { ...smallest, logs: { retention_days: 10 } }],

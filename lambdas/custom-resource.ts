@@ -1,7 +1,7 @@
 import middy from '@middy/core'
 import type { CloudFormationCustomResourceEvent } from 'aws-lambda'
 import { causeName, Failure } from '../shared/errors.ts'
-import { logger, sendOnce } from './runtime.ts'
+import { logger, sendAnywhere } from './runtime.ts'
 
 /** Between CloudFormation's custom resource events and a flow: the answer goes to the event's ResponseURL, whatever happens. */
 
@@ -50,7 +50,7 @@ export const customResource = (flow: string, run: (event: ResourceEvent) => Prom
         LogicalResourceId: event.LogicalResourceId,
         Data: attributes,
       })
-      await sendOnce()({
+      await sendAnywhere()({
         method: 'PUT',
         url: new URL(event.ResponseURL),
         // The presigned URL is signed for an empty content type.

@@ -1,5 +1,6 @@
 import { Logger } from '@aws-lambda-powertools/logger'
 import { createReadAccount } from '../shared/account.ts'
+import { createMayConnect } from '../shared/addresses.ts'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
 import { createCredentials } from '../shared/credentials.ts'
 import { createEndings } from '../shared/endings.ts'
@@ -73,11 +74,18 @@ export const credentials = /* @__PURE__ */ once(() =>
   }),
 )
 
+const mayConnect = /* @__PURE__ */ once(() =>
+  createMayConnect({ privateNetworks: stage().private_networks, local: stage().origin.startsWith('http:') }),
+)
+
 /** Calls of authorization servers: a connection each, because none may be sent twice by accident. */
-export const sendOnce = /* @__PURE__ */ once(() => createSend({ keepAlive: false }))
+export const sendOnce = /* @__PURE__ */ once(() => createSend({ keepAlive: false, mayConnect: mayConnect() }))
 
 /** Calls of resource servers, over recent connections. */
-export const send = /* @__PURE__ */ once(() => createSend({ keepAlive: true }))
+export const send = /* @__PURE__ */ once(() => createSend({ keepAlive: true, mayConnect: mayConnect() }))
+
+/** Answers to CloudFormation: the deploy names the URL, and from inside a VPC it may well be at a private address. */
+export const sendAnywhere = /* @__PURE__ */ once(() => createSend({ keepAlive: false, mayConnect: () => true }))
 
 export const authorizationServer = /* @__PURE__ */ once(() => {
   const timeoutMs = stage().renewal.authorization_server_timeout_seconds * 1_000

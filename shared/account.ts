@@ -48,7 +48,7 @@ export const createReadAccount =
         maxBytes: LIMIT_BYTES,
       })
     } catch (error) {
-      if (error instanceof HttpFault) throw unresolved(`the account endpoint: ${error.kind}`, error)
+      if (error instanceof HttpFault) throw unresolved(`the account endpoint: ${error.detail ?? error.kind}`, error)
       throw error
     }
     if (reply.status !== 200) throw unresolved(`the account endpoint answered ${reply.status}`)

@@ -1,4 +1,5 @@
 import * as z from 'zod/mini'
+import { isListable } from './addresses.ts'
 
 /** The kinds of values that settings have, each with the words for what is wrong with one. */
 
@@ -71,3 +72,13 @@ export const scope = z
 
 /** The name of a member of a JSON object. */
 export const memberName = z.string().check(z.minLength(1), z.maxLength(64))
+
+/** A network of private addresses (CIDR, RFC 4632). */
+export const privateNetwork = z
+  .string()
+  .check(
+    z.refine(
+      isListable,
+      'must be a network such as 10.1.0.0/16, within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15 or fc00::/7',
+    ),
+  )

@@ -1,6 +1,6 @@
 import * as z from 'zod/mini'
 import { provider } from './config-provider.ts'
-import { describe, name, origin, plainUrl, seconds } from './config-values.ts'
+import { describe, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
 
 /**
  * The one schema of every setting in the stage file that an operator writes. Functions take its types only: what they read back
@@ -91,6 +91,10 @@ export const stageSchema = z
     return_to_origins: describe(
       z._default(z.array(origin).check(z.maxLength(16)), []),
       'Origins besides our own that a login or logout may return to.',
+    ),
+    private_networks: describe(
+      z._default(z.array(privateNetwork).check(z.maxLength(16)), []),
+      'Networks of private addresses, such as 10.1.0.0/16, that authorization servers and resource servers may be in; public addresses always may be called.',
     ),
     session: describe(z.prefault(session, {}), 'When sessions end.'),
     renewal: describe(z.prefault(renewal, {}), 'How grants are renewed.'),

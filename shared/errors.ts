@@ -170,6 +170,7 @@ export const reasons = {
     level: 'error',
   },
   server_unreachable: serverUnavailable,
+  server_address_refused: serverUnavailable,
   server_timeout: serverUnavailable,
   server_failed: serverUnavailable,
   not_registered: {
@@ -182,6 +183,12 @@ export const reasons = {
 
   // the resource server
   resource_server_unreachable: {
+    status: 502,
+    code: 'resource_server_unavailable',
+    sentence: 'The API cannot be reached right now.',
+    level: 'error',
+  },
+  resource_server_address_refused: {
     status: 502,
     code: 'resource_server_unavailable',
     sentence: 'The API cannot be reached right now.',

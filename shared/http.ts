@@ -1,9 +1,11 @@
 import http from 'node:http'
 import https from 'node:https'
+import { AddressRefused, judgedLookup, judgeLiteral } from './addresses.ts'
+import type { MayConnect } from './addresses.ts'
 
 /**
- * The one way out: a request over node's HTTP client, with a deadline over all of it and a limit on what comes back.
- * Redirects are never followed, nothing is decompressed, and bytes stay bytes. `fetch` is avoided on purpose: loading it
+ * The one way out: a request over node's HTTP client, to addresses that may be called, with a deadline over all of it and a limit on what
+ * comes back. Redirects are never followed, nothing is decompressed, and bytes stay bytes. `fetch` is avoided on purpose: loading it
  * costs a cold start 30 to 45 ms, and it decodes bodies that a proxy must pass on as they are.
  */
 
@@ -26,16 +28,21 @@ export interface IncomingReply {
 }
 
 /**
- * No usable reply came. `unreachable`: the request was surely not processed (no address, refused, TLS);
- * `timeout` and `broken`: it may have been; `too_large`: it was, and the reply is over the limit.
+ * No usable reply came. `unreachable`: the request was surely not processed (no address, refused, TLS), nor was it with
+ * `address_refused`, where the socket was never opened and `detail` says why in words; `timeout` and `broken`: it may have been; `too_large`: it was, and the reply is over the limit.
  */
 export class HttpFault extends Error {
-  readonly kind: 'unreachable' | 'timeout' | 'broken' | 'too_large'
+  readonly kind: 'unreachable' | 'address_refused' | 'timeout' | 'broken' | 'too_large'
 
   constructor(kind: HttpFault['kind'], cause?: unknown) {
     super(`outgoing request: ${kind}`, { cause })
     this.name = 'HttpFault'
     this.kind = kind
+  }
+
+  /** Whose address may not be called, and what to do about it. */
+  get detail(): string | undefined {
+    return this.kind === 'address_refused' && this.cause instanceof Error ? this.cause.message : undefined
   }
 }
 
@@ -60,12 +67,23 @@ const pairs = (raw: string[]): [string, string][] => {
 const IDLE_LIMIT_MS = 4_000
 
 /**
- * Requests are sent: over a fresh connection each, or with `keepAlive` over recent ones.
+ * Requests are sent, to addresses that may be called: over a fresh connection each, or with `keepAlive` over recent ones, which are this
+ * sender's own and so went where it may.
  * @throws HttpFault
  */
-export const createSend = ({ keepAlive }: { keepAlive: boolean }): Send => {
-  const plain = new http.Agent({ keepAlive })
-  const secure = new https.Agent({ keepAlive })
+export const createSend = ({
+  keepAlive,
+  mayConnect,
+  resolve: resolveName,
+}: {
+  keepAlive: boolean
+  mayConnect: MayConnect
+  /** Resolves names in place of the system's resolver. */
+  resolve?: Parameters<typeof judgedLookup>[1]
+}): Send => {
+  const lookup = judgedLookup(mayConnect, resolveName)
+  const plain = new http.Agent({ keepAlive, lookup })
+  const secure = new https.Agent({ keepAlive, lookup })
   let lastUsedMs = 0
 
   const dropIdleConnections = (agent: http.Agent): void => {
@@ -77,6 +95,11 @@ export const createSend = ({ keepAlive }: { keepAlive: boolean }): Send => {
 
   return (outgoing) =>
     new Promise((resolve, reject) => {
+      try {
+        judgeLiteral(outgoing.url.hostname, mayConnect)
+      } catch (error) {
+        return reject(new HttpFault('address_refused', error))
+      }
       const tls = outgoing.url.protocol === 'https:'
       const agent = tls ? secure : plain
       dropIdleConnections(agent)
@@ -101,7 +124,10 @@ export const createSend = ({ keepAlive }: { keepAlive: boolean }): Send => {
         if (request.reusedSocket) connected = true
         else socket.once(tls ? 'secureConnect' : 'connect', () => (connected = true))
       })
-      request.on('error', (error) => fail(new HttpFault(connected ? 'broken' : 'unreachable', error)))
+      request.on('error', (error) => {
+        if (error instanceof AddressRefused) fail(new HttpFault('address_refused', error))
+        else fail(new HttpFault(connected ? 'broken' : 'unreachable', error))
+      })
       // Nobody asked for another protocol, and without this the call would wait for its deadline.
       request.on('upgrade', () => fail(new HttpFault('broken')))
       request.on('response', (response) => {

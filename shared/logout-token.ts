@@ -72,6 +72,8 @@ export const createLogoutTokens = ({ send, timeoutMs }: { send: Send; timeoutMs:
         requiredClaims: ['iat', 'jti', 'events'],
       })
     } catch (error) {
+      if (error instanceof HttpFault && error.kind === 'address_refused')
+        throw new Failure('server_address_refused', { detail: error.detail, cause: error })
       if (error instanceof HttpFault || error instanceof errors.JWKSTimeout) {
         throw new Failure('server_unreachable', { cause: error })
       }

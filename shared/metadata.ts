@@ -110,7 +110,7 @@ export const judgeMetadata = (value: unknown, issuer: string, endpointOrigins: r
 
 /**
  * The metadata of an issuer, read from the server.
- * @throws metadata_invalid, server_unreachable, server_timeout, server_failed; the detail says in words why a server cannot be used
+ * @throws metadata_invalid, server_unreachable, server_address_refused, server_timeout, server_failed; the detail says in words why a server cannot be used
  * @see RFC 8414 section 3, OpenID Connect Discovery 1.0 section 4
  */
 export const discover = async (send: Send, issuer: string, endpointOrigins: readonly string[]): Promise<Metadata> => {
@@ -128,6 +128,8 @@ export const discover = async (send: Send, issuer: string, endpointOrigins: read
     } catch (error) {
       if (!(error instanceof HttpFault)) throw error
       if (error.kind === 'too_large') throw invalid(`the metadata at ${url.pathname} are over ${LIMIT_BYTES} bytes`)
+      if (error.kind === 'address_refused')
+        throw new Failure('server_address_refused', { detail: error.detail, cause: error })
       const reason = error.kind === 'timeout' ? 'server_timeout' : 'server_unreachable'
       throw new Failure(reason, { detail: `no answer from ${url.origin}`, cause: error })
     }

@@ -57,6 +57,7 @@ export interface OAuth {
 
 const faultReasons: Record<HttpFault['kind'], Reason> = {
   unreachable: 'server_unreachable',
+  address_refused: 'server_address_refused',
   timeout: 'server_timeout',
   broken: 'server_failed',
   too_large: 'token_reply_invalid',
@@ -89,7 +90,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         })
       } catch (error) {
         if (error instanceof HttpFault)
-          throw new Failure(faultReasons[error.kind], { cause: error, retryAfterSeconds: 1 })
+          throw new Failure(faultReasons[error.kind], { detail: error.detail, cause: error, retryAfterSeconds: 1 })
         throw error
       }
       if (reply.status >= 500 || reply.status === 429) {

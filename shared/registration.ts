@@ -103,6 +103,8 @@ const call = async (send: Send, request: Parameters<Send>[0]): Promise<IncomingR
     if (!(error instanceof HttpFault)) throw error
     const detail = `no answer from ${request.url.origin}`
     if (error.kind === 'too_large') throw refused('the registration reply is too large')
+    if (error.kind === 'address_refused')
+      throw new Failure('server_address_refused', { detail: error.detail, cause: error })
     throw new Failure(error.kind === 'timeout' ? 'server_timeout' : 'server_unreachable', { detail, cause: error })
   }
 }

@@ -204,7 +204,7 @@ const REPEATABLE = new Set(['GET', 'HEAD', 'PUT', 'DELETE'])
 /**
  * The resource server's reply to the call, fit for the browser. Redirects are not followed. All attempts end by `byMs` (milliseconds since
  * the epoch).
- * @throws resource_server_unreachable, resource_server_timeout, resource_server_invalid, header_invalid
+ * @throws resource_server_unreachable, resource_server_address_refused, resource_server_timeout, resource_server_invalid, header_invalid
  */
 export const forward = async (
   send: Send,
@@ -236,6 +236,8 @@ export const forward = async (
             detail: `the reply is over ${MAX_REPLY_BYTES} bytes`,
             cause: error,
           })
+        case 'address_refused':
+          throw new Failure('resource_server_address_refused', { detail: error.detail, cause: error })
         case 'unreachable':
         case 'broken':
           throw new Failure('resource_server_unreachable', { cause: error })

@@ -124,6 +124,7 @@ const refused: Record<string, unknown[]> = {
   'apis.orders.navigation': ['true', 1, null],
   'apis.orders.timeout_seconds': notSeconds(1, 25),
   return_to_origins: [null, 'https://a.example', many(17)],
+  private_networks: [null, '10.0.0.0/8', many(17)],
   session: [null, [], 1],
   'session.idle_seconds': notSeconds(60, 2_592_000),
   'session.absolute_seconds': notSeconds(60, 7_776_000),
@@ -154,6 +155,7 @@ describe('a setting that cannot be used is named, with what to write instead', (
     ['providers.main.claims', ['', 'x'.repeat(65), 1, null]],
     ['providers.main.endpoint_origins', notOrigins],
     ['return_to_origins', notOrigins],
+    ['private_networks', ['', '10.0.0.0', '0.0.0.0/0', '127.0.0.0/8', '169.254.0.0/16', '::/0', 1, null, huge]],
     ['apis.orders.methods', ['get', 'TRACE', 'CONNECT', 'OPTIONS', '*', '', 1, null]],
   ])('in the list %s too, by its place', (path, items) => {
     for (const item of items) {
