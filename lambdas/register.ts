@@ -4,10 +4,10 @@ import type { Registration } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Send } from '../shared/http.ts'
 import { discover } from '../shared/metadata.ts'
-import { register as registerClient, requestedScope, unregister } from '../shared/registration.ts'
-import type { RegistrationRequest } from '../shared/registration.ts'
+import { registrationRequest, requestedScope } from '../shared/client-metadata.ts'
+import type { RegistrationRequest } from '../shared/client-metadata.ts'
+import { register as registerClient, unregister } from '../shared/registration.ts'
 import type { Secrets } from '../shared/secrets.ts'
-import { backchannelLogoutUrl, callbackUrl, postLogoutUrl } from '../shared/stage.ts'
 import { customResource } from './custom-resource.ts'
 import type { ResourceEvent, ResourceOutcome } from './custom-resource.ts'
 import { providerSecret, secrets, sendOnce, stage } from './runtime.ts'
@@ -61,14 +61,7 @@ export const register =
         detail: `the secret ${tokenSecret} with the initial access token has no value`,
       })
     }
-    const wanted = {
-      client_name: settings.client_name,
-      redirect_uri: callbackUrl(deps.stage, provider),
-      post_logout_redirect_uri: postLogoutUrl(deps.stage),
-      backchannel_logout_uri: backchannelLogoutUrl(deps.stage, provider),
-      scopes: settings.scopes,
-      initial_access_token: initialAccessToken?.trim(),
-    }
+    const wanted = registrationRequest(deps.stage, provider, settings, initialAccessToken?.trim())
 
     const fits = stillFits(known, wanted, issuer, requestedScope(metadata, settings.scopes))
     const registration =

@@ -1,4 +1,4 @@
-import type { Client } from './registration.ts'
+import type { Client } from './client.ts'
 
 /** How our client proves who it is at token, revocation and pushed authorization request endpoints (RFC 6749 section 2.3). */
 

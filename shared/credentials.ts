@@ -1,7 +1,7 @@
 import * as z from 'zod/mini'
 import { Failure } from './errors.ts'
-import { clientSchema } from './registration.ts'
-import type { Client } from './registration.ts'
+import { clientSchema } from './client.ts'
+import type { Client } from './client.ts'
 import type { Metadata } from './metadata.ts'
 import type { Secrets } from './secrets.ts'
 

@@ -25,6 +25,7 @@ const serverInvalid = {
   sentence: 'The sign-in service gave an answer that cannot be trusted. Please try again later.',
   level: 'error',
 } as const
+const registration = { ...serverInvalid, sentence: 'The authorization server refused the registration.' } as const
 const serverUnavailable = {
   status: 503,
   code: 'authorization_server_unavailable',
@@ -179,7 +180,9 @@ export const reasons = {
     sentence: 'Signing in is not set up yet. Please try again later.',
     level: 'error',
   },
-  registration_refused: { ...serverInvalid, sentence: 'The authorization server refused the registration.' },
+  registration_refused: registration,
+  registration_lost: registration,
+  registration_unmanaged: registration,
 
   // the resource server
   resource_server_unreachable: {

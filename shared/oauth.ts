@@ -7,7 +7,7 @@ import { HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './metadata.ts'
 import type { Metadata } from './metadata.ts'
-import type { Client } from './registration.ts'
+import type { Client } from './client.ts'
 import { checkTokenReply, DEFAULT_LIFETIME_SECONDS } from './token-reply.ts'
 
 /**
