@@ -2,7 +2,7 @@ import type { AccountEndpoint } from './config.ts'
 import { Failure } from './errors.ts'
 import { HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
-import { jsonObject } from './metadata.ts'
+import { jsonObject } from './json-reply.ts'
 import type { Claims } from './sessions.ts'
 
 /** Who signed in, where no ID token says it: an endpoint of the resource server tells whose the access token is. */

@@ -2,6 +2,7 @@ import * as z from 'zod/mini'
 import { Failure } from './errors.ts'
 import { header, HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
+import { jsonObject } from './json-reply.ts'
 
 /** Authorization server metadata: fetched, judged and cut to what Coatcheck uses. RFC 8414 first, OpenID Connect Discovery second. */
 
@@ -44,20 +45,6 @@ const ENDPOINTS = [
   'end_session_endpoint',
   'pushed_authorization_request_endpoint',
 ] as const
-
-/** An object in a JSON reply, or undefined when the body is anything else. */
-export const jsonObject = (reply: IncomingReply): Record<string, unknown> | undefined => {
-  const type = (header(reply, 'content-type') ?? '').split(';')[0]?.trim().toLowerCase()
-  if (type !== 'application/json') return undefined
-  try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(reply.body))
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : undefined
-  } catch {
-    return undefined
-  }
-}
 
 /** The well-known URL of RFC 8414 section 3.1: inserted between host and path. */
 const oauthUrl = (issuer: URL): URL => {

@@ -2,7 +2,7 @@ import * as z from 'zod/mini'
 import { AUTHENTICATION_METHODS, printable } from './client.ts'
 import type { AuthenticationMethod, Client } from './client.ts'
 import { Failure } from './errors.ts'
-import { jsonObject } from './metadata.ts'
+import { jsonObject } from './json-reply.ts'
 import type { IncomingReply } from './http.ts'
 
 /** What a server answers at registration and its management, checked against what was asked (RFC 7591 section 3.2, RFC 7592 section 3). */

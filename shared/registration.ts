@@ -4,7 +4,7 @@ import type { Client } from './client.ts'
 import { Failure } from './errors.ts'
 import { HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
-import { jsonObject } from './metadata.ts'
+import { jsonObject } from './json-reply.ts'
 import type { Metadata } from './metadata.ts'
 import { accepted, errorText, refused, withCredentials } from './registration-reply.ts'
 

@@ -4,7 +4,8 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../shared/errors.ts'
 import type { IncomingReply, Send } from '../../shared/http.ts'
-import { discover, judgeMetadata, jsonObject } from '../../shared/metadata.ts'
+import { jsonObject } from '../../shared/json-reply.ts'
+import { discover, judgeMetadata } from '../../shared/metadata.ts'
 
 const vectors: { issuer_or_endpoint_url: { value: string }[] } = JSON.parse(
   readFileSync(join(import.meta.dirname, '../fixtures/attack-strings.json'), 'utf8'),
