@@ -6,6 +6,7 @@ import type { Send } from '../shared/http.ts'
 import { discover } from '../shared/metadata.ts'
 import { registrationRequest, requestedScope } from '../shared/client-metadata.ts'
 import type { RegistrationRequest } from '../shared/client-metadata.ts'
+import { withAdvice } from '../shared/profiles.ts'
 import { register as registerClient, unregister } from '../shared/registration.ts'
 import type { Secrets } from '../shared/secrets.ts'
 import { customResource } from './custom-resource.ts'
@@ -78,5 +79,9 @@ export const register =
   }
 
 export const handler = customResource('register', (event) =>
-  register({ stage: stage(), secrets: secrets(), secretOf: providerSecret, send: sendOnce() })(event),
+  register({ stage: stage(), secrets: secrets(), secretOf: providerSecret, send: sendOnce() })(event).catch(
+    (error: unknown) => {
+      throw withAdvice(error, stage().providers[event.properties['Provider'] ?? '']?.profile)
+    },
+  ),
 )

@@ -1,6 +1,6 @@
 import type { AccountEndpoint } from './config.ts'
 import { Failure } from './errors.ts'
-import { HttpFault } from './http.ts'
+import { HttpFault, tokenHeaders } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './json-reply.ts'
 import type { Claims } from './sessions.ts'
@@ -32,7 +32,7 @@ const subjectOf = (value: unknown): string | undefined => {
 /** Reads accounts over `send`, each within that time. */
 export const createReadAccount =
   ({ send, timeoutMs }: { send: Send; timeoutMs: number }): ReadAccount =>
-  async ({ url, subject: subjectMember, claims: members }, accessToken, wanted) => {
+  async ({ url, subject: subjectMember, claims: members, token_header: tokenHeader }, accessToken, wanted) => {
     let reply: IncomingReply
     try {
       reply = await send({
@@ -41,7 +41,7 @@ export const createReadAccount =
         headers: {
           accept: 'application/json',
           'accept-encoding': 'identity',
-          authorization: `Bearer ${accessToken}`,
+          ...tokenHeaders(accessToken, tokenHeader),
           'user-agent': 'coatcheck',
         },
         timeoutMs,

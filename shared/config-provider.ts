@@ -1,5 +1,6 @@
 import * as z from 'zod/mini'
-import { describe, memberName, origin, plainUrl, scope } from './config-values.ts'
+import { describe, headerName, memberName, origin, plainUrl, scope } from './config-values.ts'
+import { PROFILES } from './profiles.ts'
 
 /** The settings of one provider: which authorization server, how Coatcheck is known there, and what it asks for. */
 
@@ -16,11 +17,19 @@ const account = z.strictObject({
     z._default(z.record(memberName, memberName), {}),
     'Claims by the member that they are taken from, such as {"preferred_username": "username"}; others are taken from the member of their own name. sub is the subject.',
   ),
+  token_header: describe(
+    z.optional(headerName),
+    'Header that carries the access token alone, such as X-Api-Token. Left out, or Authorization: Authorization: Bearer.',
+  ),
 })
 
 /** A provider, as the stage file writes it. */
 export const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
+  profile: describe(
+    z.optional(z.enum(PROFILES)),
+    'What the authorization server is, where Coatcheck knows it: settings that are left out are those that are right for it. coder: see docs/coder.md.',
+  ),
   client_name: describe(
     z._default(
       z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),

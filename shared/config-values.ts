@@ -82,3 +82,13 @@ export const privateNetwork = z
       'must be a network such as 10.1.0.0/16, within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15 or fc00::/7',
     ),
   )
+
+/** Headers that say how a message travels or who sends it, or that are ours. */
+const TAKEN_HEADERS =
+  /^(connection|content-.*|cookie|expect|host|keep-alive|origin|proxy-.*|referer|sec-.*|te|trailer|transfer-encoding|upgrade|x-csrf)$/i
+
+/** The name of a request header that can carry a token. */
+export const headerName = z.string().check(
+  z.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be the name of a header: letters, digits and hyphens'),
+  z.refine((value) => !TAKEN_HEADERS.test(value), 'must be a header that can carry a token; this one has its own use'),
+)

@@ -1,6 +1,7 @@
 import * as z from 'zod/mini'
 import { provider } from './config-provider.ts'
-import { describe, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
+import { describe, headerName, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
+import { applyProfiles, contradictions } from './profiles.ts'
 
 /**
  * The one schema of every setting in the stage file that an operator writes. Functions take its types only: what they read back
@@ -20,6 +21,10 @@ const api = z.strictObject({
   navigation: describe(
     z._default(z.boolean(), false),
     'Whether GET navigations and subresources (downloads, images) of our own pages may call it without the X-CSRF header.',
+  ),
+  token_header: describe(
+    z.optional(headerName),
+    'Header that carries the access token alone, such as X-Api-Token. Left out, or Authorization: Authorization: Bearer.',
   ),
   timeout_seconds: describe(z._default(seconds(1, 25), 20), 'How long the resource server may take, in seconds.'),
 })
@@ -124,6 +129,7 @@ export const stageSchema = z
           complain(['providers', key, 'account', 'url'], 'must use the scheme of the issuer')
         }
       }
+      for (const { path, message } of contradictions(stage)) complain(path, message)
       if (stage.session.idle_seconds > stage.session.absolute_seconds) {
         complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
       }
@@ -185,9 +191,9 @@ const complaint = (issue: z.core.$ZodIssue): string => {
   }
 }
 
-/** The stage is checked against the schema, with every default filled in. Faults name the setting and what to write instead. */
+/** The stage is checked against the schema, with every default of profiles and schema filled in. Faults name the setting and what to write instead. */
 export const parseStage = (value: unknown): StageResult => {
-  const result = stageSchema.safeParse(value)
+  const result = stageSchema.safeParse(applyProfiles(value))
   if (result.success) return { ok: true, stage: result.data }
   const faults = new Map<string, string>()
   for (const issue of result.error.issues) {

@@ -66,6 +66,12 @@ const pairs = (raw: string[]): [string, string][] => {
  */
 const IDLE_LIMIT_MS = 4_000
 
+/** The header that carries an access token: the one of that name holds it alone, else it is a bearer token (RFC 6750 section 2.1). */
+export const tokenHeaders = (accessToken: string, name = 'authorization'): Record<string, string> =>
+  name.toLowerCase() === 'authorization'
+    ? { authorization: `Bearer ${accessToken}` }
+    : { [name.toLowerCase()]: accessToken }
+
 /**
  * Requests are sent, to addresses that may be called: over a fresh connection each, or with `keepAlive` over recent ones, which are this
  * sender's own and so went where it may.

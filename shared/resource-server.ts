@@ -1,6 +1,6 @@
 import type { Api, Stage } from './config.ts'
 import { Failure } from './errors.ts'
-import { HttpFault } from './http.ts'
+import { HttpFault, tokenHeaders } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
 import type { Reply, Request } from './message.ts'
 
@@ -126,7 +126,11 @@ const KEPT_PREFIXES = [
 ]
 
 /** What the resource server hears: nothing of the browser's that speaks for somebody, and exactly one token. @throws header_invalid */
-const outgoingHeaders = (request: Request, accessToken: string): Record<string, string> => {
+const outgoingHeaders = (
+  request: Request,
+  accessToken: string,
+  tokenHeader: string | undefined,
+): Record<string, string> => {
   const listed = new Set((request.headers['connection'] ?? '').split(',').map((name) => name.trim().toLowerCase()))
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(request.headers)) {
@@ -138,7 +142,7 @@ const outgoingHeaders = (request: Request, accessToken: string): Record<string, 
       throw new Failure('header_invalid', { detail: name })
     headers[name] = value
   }
-  return { ...headers, authorization: `Bearer ${accessToken}` }
+  return { ...headers, ...tokenHeaders(accessToken, tokenHeader) }
 }
 
 const KEPT_FROM_BROWSER = new Set([
@@ -216,7 +220,7 @@ export const forward = async (
   const outgoing = () => ({
     method: request.method,
     url: call.url,
-    headers: outgoingHeaders(request, accessToken),
+    headers: outgoingHeaders(request, accessToken, call.api.token_header),
     body: request.body.length === 0 && ['GET', 'HEAD', 'DELETE'].includes(request.method) ? undefined : request.body,
     timeoutMs: Math.max(1, Math.min(call.api.timeout_seconds * 1_000, byMs - Date.now())),
     maxBytes: MAX_REPLY_BYTES,

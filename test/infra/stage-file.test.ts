@@ -85,6 +85,21 @@ const notUrls = [
   huge,
 ]
 const notSeconds = (least: number, most: number) => [least - 1, most + 1, -1, 1.5, '60', null, [], true, 1e99]
+const notHeaders = [
+  '',
+  'a b',
+  'a:',
+  'a\r\nb',
+  '-a',
+  'ä',
+  'x'.repeat(65),
+  'Cookie',
+  'host',
+  'X-CSRF',
+  'Sec-Token',
+  1,
+  null,
+]
 const notNames = ['', 'A', 'a_b', '-a', '9a', 'a/b', 'a.b', 'ä', 'x'.repeat(33), 1, null]
 
 /** Every setting, with values that nobody may write. */
@@ -105,6 +120,8 @@ const refused: Record<string, unknown[]> = {
   'providers.main.account.subject': [undefined, '', 'x'.repeat(65), 1, null],
   'providers.main.account.claims': [null, [], 'sub'],
   'providers.main.account.claims.main': ['', 'x'.repeat(65), 1, null],
+  'providers.main.account.token_header': notHeaders,
+  'providers.main.profile': ['', 'Coder', 'keycloak', 1, null, []],
   'providers.main.initial_access_token_secret': [
     '',
     'a b',
@@ -122,6 +139,7 @@ const refused: Record<string, unknown[]> = {
   'apis.orders.target': [undefined, ...notUrls],
   'apis.orders.methods': [[], 'GET', null],
   'apis.orders.navigation': ['true', 1, null],
+  'apis.orders.token_header': notHeaders,
   'apis.orders.timeout_seconds': notSeconds(1, 25),
   return_to_origins: [null, 'https://a.example', many(17)],
   private_networks: [null, '10.0.0.0/8', many(17)],

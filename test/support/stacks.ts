@@ -195,7 +195,7 @@ export const startStrictStack = async ({
   return { ...started, authorizationServer, close }
 }
 
-/** A stack whose provider is a server of Coder's kind, with one grant a user; `/api/demo` is its API. */
+/** A stack whose provider is a server of Coder's kind, with the profile of it; `/api/demo` is its API. */
 export const startCoderStack = async ({
   coder = {},
   stage,
@@ -203,19 +203,14 @@ export const startCoderStack = async ({
 }: StackOptions & { coder?: CoderOptions } = {}) => {
   const authorizationServer = await startCoderServer(coder)
   const { issuer } = authorizationServer
-  const account = {
-    url: `${issuer}/api/v2/users/me`,
-    subject: 'id',
-    claims: { preferred_username: 'username', picture: 'avatar_url' },
-  }
-  const perUser = (file: StageFile): StageFile => ({
+  const asCoder = (file: StageFile): StageFile => ({
     ...file,
-    providers: { demo: { ...file.providers['demo'], grants: 'per-user', account } },
+    providers: { demo: { ...file.providers['demo'], profile: 'coder' } },
   })
   const started = await startStack(issuer, undefined, {
     target: `${issuer}/api/v2`,
     ...options,
-    stage: (file) => stage?.(perUser(file)) ?? perUser(file),
+    stage: (file) => stage?.(asCoder(file)) ?? asCoder(file),
   }).catch(async (error: unknown) => {
     await authorizationServer.close()
     throw error
