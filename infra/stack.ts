@@ -1,4 +1,3 @@
-import path from 'node:path'
 import { CfnOutput, CustomResource, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib'
 import type { StackProps } from 'aws-cdk-lib'
 import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
@@ -11,111 +10,12 @@ import type { Construct } from 'constructs'
 import type { Stage } from '../shared/config.ts'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
+import { background, bundleEntries, dynamoDb, flows } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
 import { StageFault } from './stage-file.ts'
 
 /** The whole product: HTTP API → one function a flow → one table and a few secrets. */
-
-const flowFile = (name: string): string => path.join('lambdas', `${name}.ts`)
-
-const dynamoDb = (...actions: string[]): string[] => actions.map((action) => `dynamodb:${action}`)
-/** Ending sessions and grants. */
-const ENDING = ['DeleteItem', 'Query']
-/** Renewing a grant, and ending the sessions of one that turns out to be over. */
-const RENEWING = ['BatchGetItem', 'UpdateItem', 'BatchWriteItem', ...ENDING]
-
-interface Flow {
-  description: string
-  routes: readonly string[]
-  timeoutSeconds: number
-  /** What it does with the table. */
-  table: readonly string[]
-  /** Whether it reads the providers' secrets. */
-  providers: boolean
-  /** Whether it hands tasks to the background. */
-  tasks: boolean
-}
-
-/** What each flow is, where it is reached, how long it may take (seconds), and what it may do. */
-const flows: Readonly<Record<string, Flow>> = {
-  login: {
-    description: 'Starts a login: redirects to the authorization server',
-    routes: ['/bff/login'],
-    timeoutSeconds: 15,
-    table: [],
-    providers: true,
-    tasks: false,
-  },
-  callback: {
-    description: 'The hosted callback URL: redeems the code and starts the session',
-    routes: ['/bff/callback/{provider}'],
-    timeoutSeconds: 25,
-    table: dynamoDb('PutItem', 'ConditionCheckItem', ...ENDING),
-    providers: true,
-    tasks: true,
-  },
-  session: {
-    description: 'Tells who is signed in and for how long',
-    routes: ['/bff/session'],
-    timeoutSeconds: 10,
-    table: dynamoDb('BatchGetItem'),
-    providers: false,
-    tasks: false,
-  },
-  sessions: {
-    description: "Lists and ends a user's own sessions",
-    routes: ['/bff/sessions', '/bff/sessions/{id}'],
-    timeoutSeconds: 25,
-    table: dynamoDb('BatchGetItem', ...ENDING),
-    providers: true,
-    tasks: true,
-  },
-  refresh: {
-    description: 'Keeps a session alive and renews its grant when due',
-    routes: ['/bff/refresh'],
-    timeoutSeconds: 25,
-    table: dynamoDb(...RENEWING),
-    providers: true,
-    tasks: true,
-  },
-  logout: {
-    description: 'Ends a session and revokes its tokens',
-    routes: ['/bff/logout'],
-    timeoutSeconds: 25,
-    table: dynamoDb(...ENDING),
-    providers: true,
-    tasks: true,
-  },
-  'backchannel-logout': {
-    description: 'Ends sessions on the word of the authorization server',
-    routes: ['/bff/backchannel-logout/{provider}'],
-    timeoutSeconds: 25,
-    table: dynamoDb('BatchGetItem', 'BatchWriteItem', ...ENDING),
-    providers: true,
-    tasks: true,
-  },
-  api: {
-    description: 'Calls a resource server with the token of the session',
-    routes: ['/api/{api}/{path+}'],
-    timeoutSeconds: 29,
-    table: dynamoDb(...RENEWING),
-    providers: true,
-    tasks: true,
-  },
-}
-
-/** The function behind the others: what they start and do not wait for. */
-const background = {
-  description: 'Renews grants ahead of time, and repeats what could not be done at once',
-  timeoutSeconds: 30,
-  table: dynamoDb(...RENEWING),
-}
-
-/** Entry files by bundle name. */
-export const bundleEntries: Readonly<Record<string, string>> = Object.fromEntries(
-  [...Object.keys(flows), 'background', 'register'].map((name) => [name, flowFile(name)]),
-)
 
 /** A construct's name, from a flow's. */
 const idOf = (name: string): string => name.replace(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase())
@@ -228,7 +128,7 @@ export class CoatcheckStack extends Stack {
             actions: [...new Set([...flow.table, ...marking])],
             resources: flow.table.length === 0 ? [] : [table.tableArn],
           },
-          keys,
+          ...(flow.sealing ? [keys] : []),
           read(flow.providers ? Object.values(secretArns) : []),
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
         ],

@@ -1,7 +1,8 @@
 import { App } from 'aws-cdk-lib'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
-import { bundleEntries, CoatcheckStack } from './stack.ts'
+import { bundleEntries } from './flows.ts'
+import { CoatcheckStack } from './stack.ts'
 import { checkStage, StageFault } from './stage-file.ts'
 
 let built: Bundles | undefined

@@ -55,6 +55,7 @@ const asResult = (reply: Reply, requestId: string): Result => {
       'content-security-policy': INERT,
       ...reply.headers,
       ...SECURITY_HEADERS,
+      ...(reply.cacheSeconds !== undefined && { 'cache-control': `public, max-age=${reply.cacheSeconds}` }),
       ...(stage().origin.startsWith('https:')
         ? { 'strict-transport-security': 'max-age=63072000; includeSubDomains' }
         : {}),

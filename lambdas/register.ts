@@ -1,3 +1,4 @@
+import { newClientKey } from '../shared/client-keys.ts'
 import type { Stage } from '../shared/config.ts'
 import { newRegistration, parseRegistration } from '../shared/credentials.ts'
 import type { Registration } from '../shared/credentials.ts'
@@ -30,7 +31,8 @@ const stillFits = (
   registration !== undefined &&
   registration.issuer === issuer &&
   registration.current.redirect_uri === wanted.redirect_uri &&
-  (registration.current.requested_scope ?? '') === (scope ?? '')
+  (registration.current.requested_scope ?? '') === (scope ?? '') &&
+  (registration.current.token_endpoint_auth_method === 'private_key_jwt') === (wanted.jwks_uri !== undefined)
 
 /**
  * The provider has a client: the authorization server is discovered, the client registered where there is none that fits, and the
@@ -73,7 +75,9 @@ export const register =
             await registerClient(deps.send, metadata, wanted),
             // Grants made under the client before go on with it; those of another issuer are not ours to use any more.
             known === undefined || known.issuer !== issuer ? [] : [known.current, ...known.retiring],
+            known?.issuer === issuer ? known.keys : undefined,
           )
+    if (settings.rotation.mode === 'keys') registration.keys ??= [newClientKey(Math.floor(Date.now() / 1_000))]
     await deps.secrets.write(secret, JSON.stringify(registration), event.requestId)
     return { id, attributes: { ClientId: registration.current.client_id } }
   }

@@ -65,14 +65,19 @@ export const sealer = /* @__PURE__ */ once(() =>
 
 const table = /* @__PURE__ */ once(() => createTable(variable('COATCHECK_TABLE')))
 
-export const credentials = /* @__PURE__ */ once(() =>
+const credentialsKeptFor = (maxAgeMs: number) =>
   createCredentials({
     secrets: secrets(),
     secretOf: providerSecret,
     issuerOf: (name) => stage().providers[name]?.issuer,
+    maxAgeMs,
     now,
-  }),
-)
+  })
+
+export const credentials = /* @__PURE__ */ once(() => credentialsKeptFor(15 * 60_000))
+
+/** The same for who publishes keys: a new one has to be seen soon. */
+export const publishedCredentials = /* @__PURE__ */ once(() => credentialsKeptFor(60_000))
 
 const mayConnect = /* @__PURE__ */ once(() =>
   createMayConnect({ privateNetworks: stage().private_networks, local: stage().origin.startsWith('http:') }),

@@ -87,7 +87,7 @@ export const createAuthorizationServer = ({
     const client = [registration.current, ...registration.retiring].find((one) => one.client_id === clientId)
     if (client === undefined)
       throw new Failure('client_rejected', { detail: `${provider} no longer has client ${clientId}` })
-    return { metadata: registration.metadata, client }
+    return { metadata: registration.metadata, client, keys: registration.keys ?? [] }
   }
 
   /** Runs with the client that the login or grant was made under; credentials that were just replaced are read again, once. */

@@ -1,3 +1,6 @@
+import { signAssertion } from './client-keys.ts'
+import type { ClientKey } from './client-keys.ts'
+import { Failure } from './errors.ts'
 import type { Client } from './client.ts'
 
 /** How our client proves who it is at token, revocation and pushed authorization request endpoints (RFC 6749 section 2.3). */
@@ -8,7 +11,7 @@ export type ClientAuthentication = (
   client: { client_id: string },
   body: URLSearchParams,
   headers: Headers,
-) => void | Promise<void>
+) => void
 
 const formEncoded = (text: string): string => new URLSearchParams({ '': text }).toString().slice(1)
 
@@ -32,8 +35,26 @@ const clientSecretPost =
 
 const none: ClientAuthentication = (_server, client, body) => body.set('client_id', client.client_id)
 
-/** The client's own way to authenticate, as its registration says it. */
-export const authenticationOf = (client: Client): ClientAuthentication => {
+const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
+
+/** A signed assertion (RFC 7523 section 2.2), a new one for each request, since a server takes each once. */
+const privateKeyJwt =
+  (key: ClientKey, now: () => number): ClientAuthentication =>
+  ({ issuer }, { client_id: clientId }, body) => {
+    body.set('client_id', clientId)
+    body.set('client_assertion_type', ASSERTION_TYPE)
+    const nowSeconds = Math.floor(now() / 1_000)
+    body.set('client_assertion', signAssertion(key, { issuer, clientId, nowSeconds }))
+  }
+
+/**
+ * The client's own way to authenticate, as its registration says it; of the keys, the first signs.
+ * @throws not_registered when a key is needed and there is none
+ */
+export const authenticationOf = (
+  { client, keys }: { client: Client; keys: readonly ClientKey[] },
+  now: () => number,
+): ClientAuthentication => {
   const secret = client.client_secret ?? ''
   switch (client.token_endpoint_auth_method) {
     case 'client_secret_basic':
@@ -42,5 +63,11 @@ export const authenticationOf = (client: Client): ClientAuthentication => {
       return clientSecretPost(secret)
     case 'none':
       return none
+    case 'private_key_jwt': {
+      const [key] = keys
+      if (key === undefined)
+        throw new Failure('not_registered', { detail: `${client.client_id} has no key to sign with` })
+      return privateKeyJwt(key, now)
+    }
   }
 }

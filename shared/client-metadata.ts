@@ -1,9 +1,10 @@
+import { CLIENT_KEY_ALGORITHM } from './client-keys.ts'
 import type { Stage } from './config.ts'
 import { AUTHENTICATION_METHODS } from './client.ts'
 import type { AuthenticationMethod, Client } from './client.ts'
 import { Failure } from './errors.ts'
 import type { Metadata } from './metadata.ts'
-import { backchannelLogoutUrl, callbackUrl, postLogoutUrl } from './stage.ts'
+import { backchannelLogoutUrl, callbackUrl, jwksUrl, postLogoutUrl } from './stage.ts'
 
 /** The client metadata that a stage asks a server to register (RFC 7591 section 2). */
 
@@ -16,6 +17,8 @@ export interface RegistrationRequest {
   /** Left out: those of our defaults that the server announces. */
   scopes: readonly string[] | undefined
   initial_access_token: string | undefined
+  /** Where our public keys are: private_key_jwt is asked for then, and only then. */
+  jwks_uri: string | undefined
 }
 
 const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']
@@ -24,7 +27,7 @@ const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']
 export const registrationRequest = (
   stage: Stage,
   provider: string,
-  { client_name, scopes }: Stage['providers'][string],
+  { client_name, scopes, rotation }: Stage['providers'][string],
   initialAccessToken: string | undefined,
 ): RegistrationRequest => ({
   client_name,
@@ -33,6 +36,7 @@ export const registrationRequest = (
   backchannel_logout_uri: backchannelLogoutUrl(stage, provider),
   scopes,
   initial_access_token: initialAccessToken,
+  jwks_uri: rotation.mode === 'keys' ? jwksUrl(stage) : undefined,
 })
 
 /** The scopes to request: the stage's, or those of our defaults that the server announces. */
@@ -41,20 +45,32 @@ export const requestedScope = (metadata: Metadata, scopes: readonly string[] | u
   return wanted.length === 0 ? undefined : wanted.join(' ')
 }
 
+/** Those with a secret or without anything: what there is where the stage does not choose keys. */
+const WITHOUT_KEYS = AUTHENTICATION_METHODS.filter((method) => method !== 'private_key_jwt')
+
 /**
- * The authentication method to ask for: the one that the client has as long as the server announces it, otherwise the first of ours
- * that it does (RFC 8414 section 2: basic when it announces none).
+ * The authentication method to ask for: keys where the stage chooses them; the one that the client has as long as the server announces it;
+ * otherwise the first of ours that it does (RFC 8414 section 2: basic when it announces none).
  * @throws registration_refused
  */
-export const preferredMethod = (metadata: Metadata, client?: Client): AuthenticationMethod => {
+export const preferredMethod = (
+  metadata: Metadata,
+  wanted: RegistrationRequest,
+  client?: Client,
+): AuthenticationMethod => {
   const supported = metadata.token_endpoint_auth_methods_supported ?? ['client_secret_basic']
-  if (client !== undefined && supported.includes(client.token_endpoint_auth_method)) {
-    return client.token_endpoint_auth_method
+  if (wanted.jwks_uri !== undefined) {
+    const algorithms = metadata.token_endpoint_auth_signing_alg_values_supported ?? [CLIENT_KEY_ALGORITHM]
+    if (supported.includes('private_key_jwt') && algorithms.includes(CLIENT_KEY_ALGORITHM)) return 'private_key_jwt'
+    throw new Failure('registration_refused', {
+      detail: `rotation.mode is keys, but the server does not offer private_key_jwt with ${CLIENT_KEY_ALGORITHM} at its token endpoint`,
+    })
   }
-  const method = AUTHENTICATION_METHODS.find((candidate) => supported.includes(candidate))
+  const offered = WITHOUT_KEYS.filter((candidate) => supported.includes(candidate))
+  const method = offered.find((candidate) => candidate === client?.token_endpoint_auth_method) ?? offered[0]
   if (method === undefined) {
     throw new Failure('registration_refused', {
-      detail: `the server offers none of ${AUTHENTICATION_METHODS.join(', ')} at its token endpoint`,
+      detail: `the server offers none of ${WITHOUT_KEYS.join(', ')} at its token endpoint`,
     })
   }
   return method
@@ -70,6 +86,10 @@ export const clientMetadata = (metadata: Metadata, wanted: RegistrationRequest):
       (type) => type === 'authorization_code' || (metadata.grant_types_supported ?? [type]).includes(type),
     ),
     response_types: ['code'],
+    ...(wanted.jwks_uri !== undefined && {
+      token_endpoint_auth_signing_alg: CLIENT_KEY_ALGORITHM,
+      jwks_uri: wanted.jwks_uri,
+    }),
     ...(scope === undefined ? {} : { scope }),
     ...(metadata.end_session_endpoint === undefined
       ? {}
@@ -96,6 +116,7 @@ const OURS: ReadonlySet<string> = new Set([
   'grant_types',
   'response_types',
   'token_endpoint_auth_method',
+  'token_endpoint_auth_signing_alg',
   'scope',
   'post_logout_redirect_uris',
   'backchannel_logout_uri',

@@ -2,8 +2,8 @@ import * as z from 'zod/mini'
 
 /** Our client at a provider as it is kept: the credentials, how to use them, and how to manage the registration. */
 
-/** Ways to authenticate at the token endpoint, the one to ask for first. */
-export const AUTHENTICATION_METHODS = ['client_secret_basic', 'client_secret_post', 'none'] as const
+/** Ways to authenticate at the token endpoint, the one to ask for first; the last only where the stage chooses keys. */
+export const AUTHENTICATION_METHODS = ['client_secret_basic', 'client_secret_post', 'none', 'private_key_jwt'] as const
 
 /** How our client says who it is (RFC 6749 section 2.3). */
 export type AuthenticationMethod = (typeof AUTHENTICATION_METHODS)[number]

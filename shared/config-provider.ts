@@ -23,6 +23,13 @@ const account = z.strictObject({
   ),
 })
 
+const rotation = z.strictObject({
+  mode: describe(
+    z._default(z.enum(['off', 'keys']), 'off'),
+    'keys: the client has no secret and signs with keys of ours (private_key_jwt, ES256), which the server reads at /bff/jwks.json and has to reach there.',
+  ),
+})
+
 /** A provider, as the stage file writes it. */
 export const provider = z.strictObject({
   issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
@@ -76,6 +83,7 @@ export const provider = z.strictObject({
     ),
     'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
   ),
+  rotation: describe(z.prefault(rotation, {}), 'How the credentials of our client are renewed.'),
   endpoint_origins: describe(
     z._default(z.array(origin).check(z.maxLength(8)), []),
     "Origins other than the issuer's that its endpoints may be on.",

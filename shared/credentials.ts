@@ -1,4 +1,6 @@
 import * as z from 'zod/mini'
+import { clientKeySchema } from './client-keys.ts'
+import type { ClientKey } from './client-keys.ts'
 import { Failure } from './errors.ts'
 import { clientSchema } from './client.ts'
 import type { Client } from './client.ts'
@@ -19,6 +21,7 @@ const registrationSchema = () => {
     metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
     current: client,
     retiring: z.array(client),
+    keys: z.optional(z.array(clientKeySchema())),
   })
 }
 
@@ -30,15 +33,23 @@ export interface Registration {
   metadata: Metadata
   current: Client
   retiring: Client[]
+  /** Of clients that use private_key_jwt: the first signs, all are published. */
+  keys?: ClientKey[] | undefined
 }
 
 /** A registration with its first client. */
-export const newRegistration = (metadata: Metadata, current: Client, retiring: Client[] = []): Registration => ({
+export const newRegistration = (
+  metadata: Metadata,
+  current: Client,
+  retiring: Client[] = [],
+  keys?: ClientKey[],
+): Registration => ({
   format: FORMAT,
   issuer: metadata.issuer,
   metadata,
   current,
   retiring,
+  ...(keys !== undefined && { keys }),
 })
 
 /** The registration in a secret's value, or undefined when it holds something else. */
@@ -58,23 +69,25 @@ export interface Credentials {
   again(provider: string): Promise<Registration>
 }
 
-const MAX_AGE_MS = 15 * 60_000
 const COOLDOWN_MS = 1_000
 
 /**
  * Credentials of the providers of a stage.
  * @param secretOf the secret's name or ARN of each provider
+ * @param maxAgeMs how long they are used before they are read again
  * @param issuerOf the issuer that the stage names; credentials of any other are not handed out (RFC 9700 section 4.4)
  */
 export const createCredentials = ({
   secrets,
   secretOf,
   issuerOf,
+  maxAgeMs,
   now,
 }: {
   secrets: Pick<Secrets, 'read'>
   secretOf: (provider: string) => string | undefined
   issuerOf: (provider: string) => string | undefined
+  maxAgeMs: number
   now: () => number
 }): Credentials => {
   const cache = new Map<string, { readMs: number; registration: Promise<Registration> }>()
@@ -90,9 +103,9 @@ export const createCredentials = ({
     return registration
   }
 
-  const cached = async (provider: string, maxAgeMs: number): Promise<Registration> => {
+  const cached = async (provider: string, withinMs: number): Promise<Registration> => {
     const known = cache.get(provider)
-    if (known !== undefined && now() - known.readMs < maxAgeMs) return await known.registration
+    if (known !== undefined && now() - known.readMs < withinMs) return await known.registration
     const entry = { readMs: now(), registration: load(provider) }
     cache.set(provider, entry)
     try {
@@ -104,7 +117,7 @@ export const createCredentials = ({
   }
 
   return {
-    of: (provider) => cached(provider, MAX_AGE_MS),
+    of: (provider) => cached(provider, maxAgeMs),
     again: (provider) => cached(provider, COOLDOWN_MS),
   }
 }

@@ -24,6 +24,8 @@ export interface Reply {
   /** Complete `Set-Cookie` values. */
   cookies?: string[]
   body?: string | Uint8Array
+  /** How long anybody may keep the reply; left out, nobody may. */
+  cacheSeconds?: number
 }
 
 /** A page for a person; `lambdas/pages` turns it into HTML. */

@@ -27,6 +27,7 @@ const metadataSchema = () => {
     grant_types_supported: strings,
     code_challenge_methods_supported: strings,
     token_endpoint_auth_methods_supported: strings,
+    token_endpoint_auth_signing_alg_values_supported: strings,
     id_token_signing_alg_values_supported: strings,
     authorization_response_iss_parameter_supported: z.optional(z.boolean()),
     backchannel_logout_supported: z.optional(z.boolean()),

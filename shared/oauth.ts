@@ -1,6 +1,7 @@
 import * as oauth from 'oauth4webapi'
 import { checkAuthorizationResponse, errorCode } from './authorization-response.ts'
 import { authenticationOf } from './client-authentication.ts'
+import type { ClientKey } from './client-keys.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
 import { HttpFault } from './http.ts'
@@ -34,6 +35,8 @@ export interface TokenReply {
 export interface Peer {
   metadata: Metadata
   client: Client
+  /** What a client signs with that has no secret; the first of them. */
+  keys: readonly ClientKey[]
 }
 
 export interface OAuth {
@@ -184,7 +187,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
       const response = await oauth.revocationRequest(
         asServer(peer),
         asClient(peer),
-        authenticationOf(peer.client),
+        authenticationOf(peer, now),
         refresh ?? access,
         {
           ...options(peer),
@@ -209,7 +212,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         const response = await oauth.pushedAuthorizationRequest(
           asServer(peer),
           asClient(peer),
-          authenticationOf(peer.client),
+          authenticationOf(peer, now),
           parameters,
           options(peer),
         )
@@ -224,7 +227,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
           oauth.authorizationCodeGrantRequest(
             asServer(peer),
             asClient(peer),
-            authenticationOf(peer.client),
+            authenticationOf(peer, now),
             parameters,
             login.redirect_uri,
             login.code_verifier,
@@ -254,7 +257,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         const response = await oauth.refreshTokenGrantRequest(
           asServer(peer),
           asClient(peer),
-          authenticationOf(peer.client),
+          authenticationOf(peer, now),
           refreshToken,
           {
             ...options(peer, checkTokenReply),

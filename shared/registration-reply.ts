@@ -70,7 +70,7 @@ export const withCredentials = (
   const management = text('registration_client_uri')
   const method = body['token_endpoint_auth_method'] ?? client.token_endpoint_auth_method
   const kept =
-    method === 'none'
+    method === 'none' || method === 'private_key_jwt'
       ? client
       : withSecret(client, text('client_secret'), expiry().safeParse(body['client_secret_expires_at']).data)
   const next: Client = {
@@ -109,7 +109,12 @@ export const accepted = (reply: IncomingReply, asked: Asked): Client => {
     throw refused('the server did not register the response type code')
   }
   const method = AUTHENTICATION_METHODS.find((name) => name === (got.token_endpoint_auth_method ?? asked.method))
-  if (method === undefined) throw refused('the server registered an authentication method that was not asked for')
+  if (method === undefined || (method === 'private_key_jwt' && asked.method !== method)) {
+    throw refused('the server registered an authentication method that was not asked for')
+  }
+  if (asked.method === 'private_key_jwt' && method !== asked.method) {
+    throw refused(`rotation.mode is keys, but the server registered ${method}`)
+  }
   const management = got.registration_client_uri
   if (management !== undefined && !isManagementUri(management, asked.origins)) {
     throw refused('the registration management URI is not on the issuer, nor where registration is')
@@ -128,7 +133,8 @@ export const accepted = (reply: IncomingReply, asked: Asked): Client => {
     got.client_secret,
     got.client_secret_expires_at,
   )
-  if (method === 'none') return { ...client, client_secret: undefined, client_secret_expires_at: undefined }
+  if (method === 'none' || method === 'private_key_jwt')
+    return { ...client, client_secret: undefined, client_secret_expires_at: undefined }
   if (client.client_secret === undefined) throw refused(`the server issued no secret for ${method}`)
   return client
 }

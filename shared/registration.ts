@@ -81,7 +81,7 @@ export const register = async (
   if (metadata.registration_endpoint === undefined) {
     throw refused('the server has no registration endpoint: dynamic client registration is off or not supported')
   }
-  const method = preferredMethod(metadata)
+  const method = preferredMethod(metadata, wanted)
   const bearer = wanted.initial_access_token
   const body = { ...clientMetadata(metadata, wanted), token_endpoint_auth_method: method }
   const reply = await call(send, { method: 'POST', url: metadata.registration_endpoint, bearer, body })
@@ -175,7 +175,7 @@ export const update = async (
   if (!isOk(shown) && ![403, 405, 501].includes(shown.status)) throw managementFailure(shown, client, 'show')
   const current = isOk(shown) ? await afterPersisting(shown, client, origins, persist) : client
 
-  const method = preferredMethod(metadata, current)
+  const method = preferredMethod(metadata, wanted, current)
   const { client_id, client_secret } = current
   const ours = {
     ...clientMetadata(metadata, wanted),

@@ -2,10 +2,13 @@ import {
   createCipheriv,
   createDecipheriv,
   createHash,
+  createPrivateKey,
   createSecretKey,
+  generateKeyPairSync,
   hkdfSync,
   randomBytes,
   randomInt,
+  sign,
 } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { Failure } from './errors.ts'
@@ -86,6 +89,26 @@ export const hashState = (state: string): string => sha256(`state ${state}`)
 
 /** A pseudonym of an account or a session for logs: cannot be turned back into a cookie or a table key. */
 export const pseudonym = (text: string): string => sha256(`log ${text}`).slice(0, 12)
+
+/** A new key pair for ES256 (RFC 7518 section 3.4): the numbers in base64url, the thumbprint of RFC 7638 as its name. */
+export const newSigningKey = (): { kid: string; x: string; y: string; d: string } => {
+  const {
+    x = '',
+    y = '',
+    d = '',
+  } = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({
+    format: 'jwk',
+  })
+  // These members in this order, and no white space.
+  return { kid: sha256(JSON.stringify({ crv: 'P-256', kty: 'EC', x, y })), x, y, d }
+}
+
+/** The ES256 signature of a text, base64url. */
+export const signWith = (key: { kty: 'EC'; crv: 'P-256'; x: string; y: string; d: string }, text: string): string =>
+  sign('sha256', Buffer.from(text), {
+    key: createPrivateKey({ key, format: 'jwk' }),
+    dsaEncoding: 'ieee-p1363',
+  }).toString('base64url')
 
 /** A PKCE verifier of 128 characters (RFC 7636 section 4.1). */
 export const newCodeVerifier = (): string => random(96)

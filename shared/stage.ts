@@ -20,5 +20,8 @@ export const postLogoutUrl = (stage: Stage): string => `${stage.origin}/bff/logo
 export const backchannelLogoutUrl = (stage: Stage, providerName: string): string =>
   `${stage.origin}/bff/backchannel-logout/${providerName}`
 
+/** The URL of the public keys of our clients. */
+export const jwksUrl = (stage: Stage): string => `${stage.origin}/bff/jwks.json`
+
 /** The provider of a login that names none. */
 export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''

@@ -3,7 +3,7 @@
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { bundle } from '../../infra/bundle.ts'
-import { bundleEntries } from '../../infra/stack.ts'
+import { bundleEntries } from '../../infra/flows.ts'
 import { bundleSizes } from './bundle-sizes.ts'
 import { createMeasure, median } from './measure.ts'
 import type { Round } from './measure.ts'

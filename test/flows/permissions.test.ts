@@ -28,6 +28,7 @@ const functions = [
   'Refresh',
   'Logout',
   'BackchannelLogout',
+  'Jwks',
   'Api',
   'Background',
   'Register',
@@ -76,6 +77,7 @@ async function everything(): Promise<void> {
     await signIn(tab, { provider })
     await signIn(tab, { provider })
     await tab.fetch('/bff/session')
+    await tab.fetch('/bff/jwks.json')
     for (const use of [call, refresh]) {
       await records.age('session', { seen: 0 })
       await records.expireTokens()
@@ -230,6 +232,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Refresh',
     'Logout',
     'BackchannelLogout',
+    'Jwks',
     'Api',
     'Background',
     'Register',

@@ -26,7 +26,7 @@ const stage = {
   logs: { retention_days: 30 },
 }
 const startsTasks = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
-const flows = [...startsTasks, 'Login', 'Session', 'Background', 'Register']
+const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register']
 
 let assembly: string
 let template: Template
@@ -194,6 +194,7 @@ describe('the grants', () => {
     Login: () => [keys(), secrets(...providers())],
     Callback: () => [dynamoDb('PutItem', 'ConditionCheckItem', ...ending), keys(), secrets(...providers()), tasks()],
     Session: () => [dynamoDb('BatchGetItem'), keys()],
+    Jwks: () => [secrets(...providers())],
     Sessions: () => [dynamoDb('BatchGetItem', ...ending), keys(), secrets(...providers()), tasks()],
     Refresh: () => [dynamoDb(...renewing), keys(), secrets(...providers()), tasks()],
     Logout: () => [dynamoDb(...ending), keys(), secrets(...providers()), tasks()],
@@ -275,6 +276,7 @@ describe('the HTTP API', () => {
       'ANY /bff/refresh': 'Refresh',
       'ANY /bff/logout': 'Logout',
       'ANY /bff/backchannel-logout/{provider}': 'BackchannelLogout',
+      'ANY /bff/jwks.json': 'Jwks',
       'ANY /api/{api}/{path+}': 'Api',
     })
   })
@@ -293,7 +295,7 @@ describe('the HTTP API', () => {
 
   test('may invoke its functions, on its routes only, and nobody else may', () => {
     const permissions = resources('AWS::Lambda::Permission').map(([, { Properties: given }]) => given)
-    expect(permissions).toHaveLength(9)
+    expect(permissions).toHaveLength(10)
     for (const permission of permissions) {
       expect(permission).toMatchObject({ Action: 'lambda:InvokeFunction', Principal: 'apigateway.amazonaws.com' })
       expect(text(permission['SourceArn'])).toMatch(/"\/\*\/\*\/(bff|api)\/[^"]+"/)

@@ -25,6 +25,7 @@ const wanted: RegistrationRequest = {
   backchannel_logout_uri: 'https://app.example.com/bff/backchannel-logout/main',
   scopes: ['openid', 'read'],
   initial_access_token: undefined,
+  jwks_uri: undefined,
 }
 const client: Client = {
   client_id: 'c1',

@@ -20,6 +20,7 @@ const wanted: RegistrationRequest = {
   backchannel_logout_uri: 'https://app.example.com/bff/backchannel-logout/main',
   scopes: ['openid', 'read'],
   initial_access_token: undefined,
+  jwks_uri: undefined,
 }
 const reply = {
   client_id: 'c1',
@@ -87,6 +88,48 @@ describe('a registration reply', () => {
     expect(await registered({}, { token_endpoint_auth_methods_supported: ['tls_client_auth'] })).toMatch(
       /offers none of client_secret_basic/,
     )
+  })
+
+  describe('to a request for keys', () => {
+    const jwks_uri = 'https://app.example.com/bff/jwks.json'
+    const offered = { token_endpoint_auth_methods_supported: ['client_secret_basic', 'private_key_jwt'] }
+    const asked = (members: object, change: Partial<Metadata> = offered) => {
+      const bodies: unknown[] = []
+      const send: Send = (request) => {
+        bodies.push(JSON.parse(Buffer.from(request.body ?? []).toString()))
+        return answering({ ...reply, client_secret: undefined, ...members })(request)
+      }
+      return register(send, { ...metadata, ...change }, { ...wanted, jwks_uri }).then(
+        (client) => ({ client, bodies }),
+        (error: unknown) => String(error),
+      )
+    }
+
+    test('gives a client without a secret, whatever else came', async () => {
+      for (const members of [{}, { client_secret: 'kept nowhere' }]) {
+        expect(await asked({ token_endpoint_auth_method: 'private_key_jwt', ...members })).toMatchObject({
+          client: { token_endpoint_auth_method: 'private_key_jwt', client_secret: undefined },
+          bodies: [
+            { token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks_uri },
+          ],
+        })
+      }
+    })
+
+    test('with another method is refused, and so is one with keys that nobody asked for', async () => {
+      expect(await asked({ client_secret: 's1' })).toMatch(
+        /rotation.mode is keys, but the server registered client_sec/,
+      )
+      expect(await registered({ token_endpoint_auth_method: 'private_key_jwt' })).toMatch(/was not asked for/)
+    })
+
+    test.each<[string, Partial<Metadata>]>([
+      ['announces no methods', {}],
+      ['announces others', { token_endpoint_auth_methods_supported: ['client_secret_basic'] }],
+      ['signs with RS256 only', { ...offered, token_endpoint_auth_signing_alg_values_supported: ['RS256'] }],
+    ])('is not made at a server that %s', async (_, change) => {
+      expect(await asked({}, change)).toMatch(/does not offer private_key_jwt with ES256/)
+    })
   })
 
   test.each([400, 401, 403, 500])('with status %i says what the server said, cut and cleaned', async (status) => {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
-import { bundleEntries } from '../../infra/stack.ts'
+import { bundleEntries } from '../../infra/flows.ts'
 import { audit, auditEvents, reportFailure } from '../../lambdas/report.ts'
 import { Failure, reasons } from '../../shared/errors.ts'
 import { recordStage } from '../support/records-of-today.ts'
