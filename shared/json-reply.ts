@@ -1,10 +1,11 @@
 import { header } from './http.ts'
 import type { IncomingReply } from './http.ts'
 
-/** An object in a JSON reply, or undefined when the body is anything else. */
+/** An object in a JSON reply, which is UTF-8, or undefined when the body is anything else (RFC 8259 section 8.1). */
 export const jsonObject = (reply: IncomingReply): Record<string, unknown> | undefined => {
-  const type = (header(reply, 'content-type') ?? '').split(';')[0]?.trim().toLowerCase()
-  if (type !== 'application/json') return undefined
+  const [type = '', ...parameters] = (header(reply, 'content-type') ?? '').toLowerCase().split(';')
+  if (type.trim() !== 'application/json') return undefined
+  if (parameters.some((parameter) => /^\s*charset\s*=\s*"?utf-?(16|32)/.test(parameter))) return undefined
   try {
     const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(reply.body))
     return typeof value === 'object' && value !== null && !Array.isArray(value)

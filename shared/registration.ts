@@ -1,6 +1,7 @@
 import { clientMetadata, addedByServer, preferredMethod, requestedScope, requestedText } from './client-metadata.ts'
 import type { RegistrationRequest } from './client-metadata.ts'
 import type { Client } from './client.ts'
+import { coderAdvice } from './coder-advice.ts'
 import { Failure } from './errors.ts'
 import { HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
@@ -56,7 +57,10 @@ const withScope = (client: Client, requested: string | undefined): Client => {
 }
 
 /** What to do about a refused registration, where that can be told from the status. */
-const hint = ({ status }: IncomingReply, bearer: string | undefined): string => {
+const hint = (reply: IncomingReply, bearer: string | undefined): string => {
+  const { status } = reply
+  const advice = coderAdvice(reply)
+  if (advice !== undefined) return `; ${advice}`
   if (status === 401 && bearer === undefined) return '; it wants an initial access token (initial_access_token_secret)'
   if (status === 401) return '; it does not take the initial access token'
   if (status === 403 || status === 404) return '; dynamic client registration is off there, or not open to us'

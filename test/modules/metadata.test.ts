@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../shared/errors.ts'
@@ -58,7 +59,7 @@ describe('metadata', () => {
     [issuer],
   ])('of the issuer %j are another’s', (other) => {
     expect(verdict({ ...good, issuer: other })).toMatch(
-      /^metadata_invalid: the metadata (are of another issuer|lack or misspell issuer)$/,
+      /^metadata_invalid: the metadata (are of another issuer(, https?:\/\/\S+)?|lack or misspell issuer)$/,
     )
   })
 
@@ -71,6 +72,18 @@ describe('metadata', () => {
     },
   )
 
+  test.each<[words: string, change: object]>([
+    ['response_type code', { response_types_supported: ['token'] }],
+    ['codes back in the query', { response_modes_supported: ['form_post', 'fragment'] }],
+    ['the authorization code grant', { grant_types_supported: ['client_credentials'] }],
+    ['signed authorization requests only', { require_signed_request_object: true }],
+    ['over 32768 characters', { scopes_supported: Array(4_000).fill('a-scope-name') }],
+    ['lack or misspell scopes_supported', { scopes_supported: 'openid' }],
+    ['lack or misspell scopes_supported.0', { scopes_supported: [[[]]] }],
+  ])('are refused in words: %s', (words, change) => {
+    expect(verdict({ ...good, ...change })).toMatch(new RegExp(`^metadata_invalid: .*${words}`))
+  })
+
   test.each(endpoints)('have an %s only where it may be', (name) => {
     const at = (url: unknown, origins?: string[]) => verdict({ ...good, [name]: url }, origins)
     expect(at(`${issuer}/x?tenant=1`)).toBe('good')
@@ -78,6 +91,11 @@ describe('metadata', () => {
       'http://as.example.com/x',
       'https://user@as.example.com/x',
       'https://as.example.com/x#y',
+      'https://as.example.com/x#',
+      'https://as.example.com/x\r\ny',
+      ' https://as.example.com/x',
+      'https://as.example.com/\u0000',
+      `https://as.example.com/${'x'.repeat(2_048)}`,
       '/x',
       '',
       'x',
@@ -141,6 +159,10 @@ describe('a reply', () => {
     ['text/html', '{}'],
     ['application/jwt', '{}'],
     ['application/jsonx', '{}'],
+    ['application/json; charset=utf-16', '{}'],
+    ['application/json; charset="UTF-16LE"', '{}'],
+    ['application/json', Buffer.from('{}', 'utf16le')],
+    ['application/json', gzipSync('{}')],
     ['application/json', ''],
     ['application/json', '[]'],
     ['application/json', 'null'],
@@ -209,13 +231,71 @@ describe('discovery', () => {
       status: 200,
       body: path.includes('oauth') ? others : body,
     }))
-    expect([paths.length, outcome]).toEqual([1, 'metadata_invalid: the metadata are of another issuer'])
+    expect([paths.length, outcome]).toEqual([
+      1,
+      'metadata_invalid: the metadata are of another issuer, https://evil.example',
+    ])
   })
 
   test.each([301, 302, 307, 308])('does not follow a redirect with %i', async (status) => {
     const headers: [string, string][] = [['location', 'https://evil.example/x']]
     const { paths, outcome } = await asked(issuer, () => ({ status, headers }))
     expect([paths.length, outcome]).toEqual([2, expect.stringContaining(`answered ${status}`)])
+  })
+
+  test.each([500, 503, 429])('says of %i that the server is unwell, if the other place has nothing', async (status) => {
+    const unwell = await asked(issuer, (path) => (path.includes('oauth') ? { status } : {}))
+    expect(unwell.outcome).toMatch(new RegExp(`^server_failed: .* answered ${status}; .* answered 404$`))
+    const body = Buffer.from(JSON.stringify(good))
+    const well = await asked(issuer, (path) => (path.includes('oauth') ? { status } : { status: 200, body }))
+    expect(well.outcome).toBe('good')
+  })
+
+  test.each([
+    ['{"issuer": "https://evil.example", %}', 'issuer'],
+    ['{%, "x": {"a": [{"b": 1, "c": {"b": 2}, "b": 3}]}}', 'b'],
+    ['{%, "token_endpoin\\u0074": "https://as.example.com/other"}', 'token_endpoint'],
+    ['{%, "": 1, "": 2}', ''],
+  ])('refuses a document with a member that stands twice: %s', async (text, member) => {
+    const body = Buffer.from(text.replace('%', JSON.stringify(good).slice(1, -1)))
+    const { outcome } = await asked(issuer, () => ({ status: 200, body }))
+    expect(outcome).toBe(
+      `metadata_invalid: the member "${member}" stands twice in the metadata at /.well-known/oauth-authorization-server`,
+    )
+  })
+
+  test('reads a document in which names come again in other objects or as text', async () => {
+    const more = {
+      x: [{ a: 1 }, { a: 1, b: { a: '"a": 1, {"a": 2' } }],
+      y: { a: 'a', '\\"a': 'a' },
+      z: ['a', 'a', 'z'],
+    }
+    const body = Buffer.from(JSON.stringify({ ...good, ...more }, null, 1))
+    expect((await asked(issuer, () => ({ status: 200, body }))).outcome).toBe('good')
+  })
+
+  test('survives depth and prototypes', async () => {
+    const inner = JSON.stringify(good).slice(1, -1)
+    for (const text of [
+      `{${inner}, "deep": ${'['.repeat(100_000)}${']'.repeat(100_000)}}`,
+      `{${inner}, "__proto__": {"token_endpoint": "https://evil.example"}, "constructor": {"prototype": {"issuer": 1}}}`,
+    ]) {
+      expect((await asked(issuer, () => ({ status: 200, body: Buffer.from(text) }))).outcome).toBe('good')
+    }
+    const hollow = Buffer.from(`{"__proto__": ${JSON.stringify(good)}}`)
+    expect((await asked(issuer, () => ({ status: 200, body: hollow }))).outcome).toMatch(/lack or misspell issuer/)
+    expect({}).not.toHaveProperty('issuer')
+  })
+
+  test.each([
+    ['https://login.example.com/x', ' to https://login.example.com'],
+    ['/elsewhere', ' on the same origin'],
+    ['http://', ''],
+    [undefined, ''],
+  ])('says where a redirect to %s leads', async (location, words) => {
+    const headers: [string, string][] = location === undefined ? [] : [['Location', location]]
+    const { outcome } = await asked(issuer, () => ({ status: 301, headers }))
+    expect(outcome).toContain(`answered 301, a redirect${words}, and none is followed`)
   })
 
   test('says that a page is a page', async () => {
