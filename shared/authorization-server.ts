@@ -1,8 +1,9 @@
-import type { Account, ReadAccount } from './account.ts'
+import type { ReadAccount } from './account.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
 import type { Grant, Tokens } from './grant-record.ts'
+import { createIdentify, ignoringFailure } from './identity.ts'
 import type { GrantWire, Refreshed } from './renewal.ts'
 import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
@@ -100,62 +101,16 @@ export const createAuthorizationServer = ({
     }
   }
 
-  const asTokens = (reply: TokenReply): Tokens => ({
+  const asTokens = (reply: TokenReply, resources: readonly string[]): Tokens => ({
     access_token: reply.access_token,
     refresh_token: reply.refresh_token,
     id_token: reply.id_token,
     scope: reply.scope,
     expires: Math.floor(now() / 1_000) + reply.expires_in_seconds,
+    resources,
   })
 
-  const ignoringFailure = async (run: () => Promise<void>): Promise<void> => {
-    try {
-      await run()
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-    }
-  }
-
-  /** The claims that the stage lists, from the ID token and, for those it lacks, from UserInfo. */
-  const claimsOf = async (provider: string, peer: Peer, reply: TokenReply): Promise<Claims> => {
-    const wanted = stage.providers[provider]?.claims ?? []
-    const known = reply.claims ?? {}
-    const subject = known['sub']
-    const missing = wanted.some((name) => known[name] === undefined)
-    // An access token for another resource is not one for UserInfo.
-    const ask =
-      missing && peer.metadata.userinfo_endpoint !== undefined && stage.providers[provider]?.resource === undefined
-    let more: Claims = {}
-    if (ask && typeof subject === 'string') {
-      // Who signed in is known by now; a name that cannot be had is no reason to turn the user away.
-      await ignoringFailure(async () => {
-        more = await oauth.userInfo(peer, reply.access_token, subject)
-      })
-    }
-    return Object.fromEntries(
-      wanted.flatMap((name) => {
-        const value = known[name] ?? more[name]
-        return value === undefined ? [] : [[name, value] as const]
-      }),
-    )
-  }
-
-  /** Who signed in: as the ID token says, else as the account endpoint does. Only a grant that nobody shares can be of a user unknown. */
-  const identify = async (
-    provider: string,
-    peer: Peer,
-    reply: TokenReply,
-  ): Promise<Partial<Account> & { claims: Claims }> => {
-    const { account, claims = [], grants } = stage.providers[provider] ?? {}
-    const subject = reply.claims?.['sub']
-    if (typeof subject === 'string') return { subject, claims: await claimsOf(provider, peer, reply) }
-    if (account !== undefined) return await readAccount(account, reply.access_token, claims)
-    if (grants === 'per-user')
-      throw new Failure('account_unresolved', {
-        detail: 'grants are per-user, but neither ID token nor account tells it',
-      })
-    return { claims: {} }
-  }
+  const identify = createIdentify({ stage, oauth, readAccount })
 
   const checked = (
     peer: Peer,
@@ -215,13 +170,13 @@ export const createAuthorizationServer = ({
           resource: login.resource,
         })
         try {
-          const { subject, claims } = await identify(provider, peer, reply)
+          const { subject, claims } = await identify(provider, peer, reply, login.resource)
           const sid = reply.claims?.['sid']
           return {
             account: accountOf(login.issuer, subject),
             clientId: login.clientId,
             claims,
-            tokens: asTokens(reply),
+            tokens: asTokens(reply, login.resource === undefined ? [] : [login.resource]),
             sinceMs,
             serverSession:
               peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'
@@ -235,18 +190,22 @@ export const createAuthorizationServer = ({
       }),
 
     async refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed> {
-      const resource = stage.providers[grant.provider]?.resource
+      // Not what the stage says by now: some servers take the refresh token back before they refuse a resource that was not granted.
+      const { resources = [stage.providers[grant.provider]?.resource ?? []].flat() } = tokens
       try {
         return await withClient(grant.provider, grant.clientId, async (peer): Promise<Refreshed> => {
           // Credentials may have taken their time, and been read for a second attempt.
           if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
-          const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource)
+          const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resources[0])
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
             await ignoringFailure(() => oauth.revoke(peer, reply))
             return { kind: 'refused' }
           }
-          return { kind: 'refreshed', tokens: { ...asTokens(reply), id_token: reply.id_token ?? tokens.id_token } }
+          return {
+            kind: 'refreshed',
+            tokens: { ...asTokens(reply, resources), id_token: reply.id_token ?? tokens.id_token },
+          }
         })
       } catch (error) {
         if (!(error instanceof Failure)) throw error

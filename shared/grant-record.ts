@@ -13,6 +13,11 @@ export interface Tokens {
   scope: string | undefined
   /** When the access token ends. */
   expires: number
+  /**
+   * The resources that were asked for at authorization (RFC 8707), that of the access token first: no other is ever named at refreshing.
+   * Absent in records from before they were kept.
+   */
+  resources?: readonly string[]
 }
 
 export interface Grant {
