@@ -6,7 +6,7 @@ import { Failure } from '../shared/errors.ts'
 import type { Grants } from '../shared/grants.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { hashHandle, pseudonym } from '../shared/seal.ts'
+import { hashHandle, newHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions, Started } from '../shared/sessions.ts'
@@ -58,10 +58,12 @@ const enter = async (
   const { account, clientId, sinceMs } = signedIn
   let { tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
+  const handle = newHandle()
   let started: Started
   try {
     started = await deps.sessions.start({
       account,
+      handle,
       provider,
       sharedGrant: announced !== undefined,
       grant: async (key, ttl, rival) => {
@@ -81,9 +83,13 @@ const enter = async (
     })
   } catch (error) {
     await deps.grants.giveBack({ provider, clientId }, tokens)
+    if (error instanceof Failure && error.reason === 'store_unavailable') {
+      // Whether the session was written cannot be told, and nobody has its ticket.
+      await bestEffort('callback', request, () => deps.endings.end(sessionKey(account, hashHandle(handle))))
+    }
     throw error
   }
-  const session = pseudonym(hashHandle(started.ticket.handle))
+  const session = pseudonym(hashHandle(handle))
   audit('callback', 'signed_in', { provider, account: pseudonym(account), session }, request)
   await Promise.all([
     replaces === undefined ? undefined : bestEffort('callback', request, () => deps.endings.release(replaces)),

@@ -3,8 +3,8 @@ import type { SessionSettings } from './config.ts'
 import { Failure } from './errors.ts'
 import { decodeGrant } from './grant-record.ts'
 import type { Grant } from './grant-record.ts'
-import { hashHandle, hashName, hashState, newHandle } from './seal.ts'
-import type { AccountId, HandleHash, Sealer } from './seal.ts'
+import { hashHandle, hashName, hashState } from './seal.ts'
+import type { AccountId, Handle, HandleHash, Sealer } from './seal.ts'
 import type { Item, Key, Step, Table } from './table.ts'
 import type { Ticket } from './user-agent.ts'
 
@@ -44,6 +44,8 @@ export interface Kept {
 
 export interface NewSession extends Kept {
   account: AccountId
+  /** Fresh from `newHandle`; the caller can end the session by it where it cannot be told whether it began. */
+  handle: Handle
   provider: string
   /** Whether the account's sessions share one grant. */
   sharedGrant: boolean
@@ -78,7 +80,7 @@ export interface Sessions {
   spendLogin(state: string, expires: number, arrivalKey: Key | undefined): Promise<boolean>
   /** A sign-in that came to nothing is no longer announced. */
   withdraw(arrivalKey: Key): Promise<void>
-  /** A new session and its grant are in the table, under a handle that never was before. @throws login_overtaken */
+  /** A new session and its grant are in the table. @throws login_overtaken; store_unavailable, when it may have begun all the same */
   start(from: NewSession): Promise<Started>
   /** The live session of a ticket with its grant, in one read; undefined when it never was or is over. */
   find(ticket: Ticket): Promise<Live | undefined>
@@ -183,8 +185,7 @@ export const createSessions = ({
     },
 
     async start(from) {
-      const { account, provider, serverSession, endsBy = Infinity, replaces } = from
-      const handle = newHandle()
+      const { account, handle, provider, serverSession, endsBy = Infinity, replaces } = from
       const key = sessionKey(account, hashHandle(handle))
       const grantKey = from.sharedGrant ? sharedGrantKey(key.pk, provider) : ownGrantKey(key)
       const created = seconds()

@@ -4,6 +4,7 @@ import { sessionCookie } from '../support/answers.ts'
 import { createAwsFaults, failing, throttled } from '../support/aws-faults.ts'
 import type { Reply } from '../support/http.ts'
 import { startRenewalStack } from '../support/renewal.ts'
+import { signIn } from '../support/sign-in.ts'
 import type { Browser } from '../support/user-agent.ts'
 
 const aws = createAwsFaults()
@@ -121,6 +122,16 @@ describe('the table cannot be written', () => {
     expect(stack.authorizationServer.count('revoke')).toBe(revoked)
     await stack.records.expireTokens()
     expect((await call()).status).toBe(200)
+  })
+
+  test('and does not say that it was, at a sign-in: no session stays that nobody has the ticket of', async () => {
+    const before = await stack.records.all('session')
+    aws.always('dynamodb:TransactWriteItems', unanswered)
+    const page = await signIn(stack.newBrowser())
+    aws.always('dynamodb:TransactWriteItems', undefined)
+    expect(page.status).toBe(503)
+    expect(await stack.records.all('session')).toHaveLength(before.length)
+    expect(stack.authorizationServer.grants.at(-1)).toMatchObject({ live: false })
   })
 
   test('when the lease’s answer is lost: it runs out, and all is well', async () => {

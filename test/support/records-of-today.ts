@@ -4,7 +4,7 @@ import { newRegistration } from '../../shared/credentials.ts'
 import { createGrantRecords, decodeGrant } from '../../shared/grant-record.ts'
 import { createGrants } from '../../shared/grants.ts'
 import type { Request } from '../../shared/message.ts'
-import { asAccount, asHandle, createSealer, hashHandle, parseSealingKeys } from '../../shared/seal.ts'
+import { asAccount, asHandle, createSealer, hashHandle, parseSealingKeys, newHandle } from '../../shared/seal.ts'
 import { createSessions, decodeSession, sessionKey } from '../../shared/sessions.ts'
 import type { Item, Table } from '../../shared/table.ts'
 import type { Task, Tasks } from '../../shared/tasks.ts'
@@ -94,6 +94,7 @@ export const recordsOfToday = async (sealingSecret: string): Promise<StoredRecor
   await sessions.start({
     ...says.kept,
     account,
+    handle: newHandle(),
     provider: 'demo',
     sharedGrant: false,
     grant: (key, ttl) => grants.place(key, { ...holder, tokens: says.tokens, ttl }),
