@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { CfnOutput, CustomResource, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib'
 import type { StackProps } from 'aws-cdk-lib'
 import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
@@ -73,12 +74,15 @@ export class CoatcheckStack extends Stack {
         return [name, secret.secretArn] as const
       }),
     )
+    const clientArns = this.clientSecrets(stage, removalPolicy)
+    const credentialArns = [...Object.values(secretArns), ...Object.values(clientArns)]
 
     const environment = {
       COATCHECK_STAGE: stageText,
       COATCHECK_TABLE: table.tableName,
       COATCHECK_SEALING_SECRET: sealingSecret.secretArn,
       COATCHECK_PROVIDER_SECRETS: this.toJsonString(secretArns),
+      ...(Object.keys(clientArns).length > 0 && { COATCHECK_CLIENT_SECRETS: this.toJsonString(clientArns) }),
     }
     const logRetentionDays = stage.logs.retention_days
     const read = (resources: readonly string[]): Grant => ({ actions: ['secretsmanager:GetSecretValue'], resources })
@@ -109,7 +113,7 @@ export class CoatcheckStack extends Stack {
       description: background.description,
       bundle: bundles.folderOf('background'),
       timeoutSeconds: background.timeoutSeconds,
-      grants: [{ actions: background.table, resources: [table.tableArn] }, keys, read(Object.values(secretArns))],
+      grants: [{ actions: background.table, resources: [table.tableArn] }, keys, read(credentialArns)],
     })
     worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
 
@@ -129,7 +133,7 @@ export class CoatcheckStack extends Stack {
             resources: flow.table.length === 0 ? [] : [table.tableArn],
           },
           ...(flow.sealing ? [keys] : []),
-          read(flow.providers ? Object.values(secretArns) : []),
+          read(flow.providers ? credentialArns : []),
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
         ],
       })
@@ -146,6 +150,26 @@ export class CoatcheckStack extends Stack {
       value: sealingSecret.secretArn,
       description: 'For npm run keys: the secret of the keys that seal cookies and records',
     })
+  }
+
+  /** A secret for each client that an operator registers. It is named for its issuer, so that no other one is ever sent what is in it. */
+  private clientSecrets(stage: Stage, removalPolicy: RemovalPolicy): Record<string, string> {
+    const named = Object.entries(stage.providers).filter(([, { client }]) => client === 'static')
+    return Object.fromEntries(
+      named.map(([name, { issuer }]) => {
+        const id = `Client-${name}-${createHash('sha256').update(issuer).digest('hex').slice(0, 8)}`
+        const secret = new Secret(this, id, {
+          description: `Coatcheck: write {"client_id": "...", "client_secret": "..."} of your client at ${issuer} here; see docs/operations.md`,
+          removalPolicy,
+        })
+        if (secret.node.defaultChild instanceof CfnSecret) secret.node.defaultChild.generateSecretString = undefined
+        new CfnOutput(this, `ClientSecret-${name}`, {
+          value: secret.secretArn,
+          description: `Write your client at ${issuer} into this secret`,
+        })
+        return [name, secret.secretArn] as const
+      }),
+    )
   }
 
   /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */

@@ -10,6 +10,7 @@ import type { RegistrationRequest } from '../shared/client-metadata.ts'
 import { withAdvice } from '../shared/profiles.ts'
 import { register as registerClient, unregister } from '../shared/registration.ts'
 import type { Secrets } from '../shared/secrets.ts'
+import { parseStaticKnowledge, staticKnowledge } from '../shared/static-client.ts'
 import { customResource } from './custom-resource.ts'
 import type { ResourceEvent, ResourceOutcome } from './custom-resource.ts'
 import { providerSecret, secrets, sendOnce, stage } from './runtime.ts'
@@ -48,16 +49,23 @@ export const register =
     if (settings === undefined || secret === undefined) throw new Failure('provider_unknown', { detail: provider })
     const value = await deps.secrets.read(secret)
     const known = value === undefined ? undefined : parseRegistration(value)
+    const before = known ?? parseStaticKnowledge(value ?? '')
+    const clients = known === undefined ? (before?.retiring ?? []) : [known.current, ...known.retiring]
     const id = `registration-${provider}`
 
     if (event.type === 'Delete') {
-      for (const client of known === undefined ? [] : [known.current, ...known.retiring])
-        await unregister(deps.send, client)
+      for (const client of clients) await unregister(deps.send, client)
       return { id, attributes: {} }
     }
 
     const { issuer, endpoint_origins: endpointOrigins, initial_access_token_secret: tokenSecret } = settings
     const metadata = await discover(deps.send, issuer, endpointOrigins)
+    // Grants made under the clients before go on with them; those of another issuer are not ours to use any more.
+    const retiring = before?.issuer === issuer ? clients : []
+    if (settings.client === 'static') {
+      await deps.secrets.write(secret, JSON.stringify(staticKnowledge(metadata, retiring)), event.requestId)
+      return { id, attributes: {} }
+    }
     const initialAccessToken = tokenSecret === undefined ? undefined : await deps.secrets.read(tokenSecret)
     if (tokenSecret !== undefined && initialAccessToken === undefined) {
       throw new Failure('registration_refused', {
@@ -73,8 +81,7 @@ export const register =
         : newRegistration(
             metadata,
             await registerClient(deps.send, metadata, wanted),
-            // Grants made under the client before go on with it; those of another issuer are not ours to use any more.
-            known === undefined || known.issuer !== issuer ? [] : [known.current, ...known.retiring],
+            retiring,
             known?.issuer === issuer ? known.keys : undefined,
           )
     if (settings.rotation.mode === 'keys') registration.keys ??= [newClientKey(Math.floor(Date.now() / 1_000))]

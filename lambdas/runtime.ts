@@ -50,11 +50,14 @@ export const logger = /* @__PURE__ */ once(() => {
   })
 })
 
-/** Name or ARN of a provider's secret. */
-export const providerSecret = (provider: string): string | undefined => {
-  const secrets = JSON.parse(variable('COATCHECK_PROVIDER_SECRETS')) as Record<string, string>
+const secretNamed = (list: string, provider: string): string | undefined => {
+  const secrets = JSON.parse(variable(list)) as Record<string, string>
   return Object.hasOwn(secrets, provider) ? secrets[provider] : undefined
 }
+
+/** Name or ARN of a provider's secret. */
+export const providerSecret = (provider: string): string | undefined =>
+  secretNamed('COATCHECK_PROVIDER_SECRETS', provider)
 
 export const secrets = /* @__PURE__ */ once(createSecrets)
 
@@ -69,7 +72,8 @@ const credentialsKeptFor = (maxAgeMs: number) =>
   createCredentials({
     secrets: secrets(),
     secretOf: providerSecret,
-    issuerOf: (name) => stage().providers[name]?.issuer,
+    writtenSecretOf: (provider) => secretNamed('COATCHECK_CLIENT_SECRETS', provider),
+    stage: stage(),
     maxAgeMs,
     now,
   })

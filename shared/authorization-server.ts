@@ -93,11 +93,12 @@ export const createAuthorizationServer = ({
 
   /** Runs with the client that the login or grant was made under; credentials that were just replaced are read again, once. */
   const withClient = async <T>(provider: string, clientId: string, run: (peer: Peer) => Promise<T>): Promise<T> => {
+    const known = await credentials.of(provider)
     try {
-      return await run(peerOf(await credentials.of(provider), provider, clientId))
+      return await run(peerOf(known, provider, clientId))
     } catch (error) {
       if (!(error instanceof Failure && error.reason === 'client_rejected')) throw error
-      return await run(peerOf(await credentials.again(provider), provider, clientId))
+      return await run(peerOf(await credentials.again(provider, known), provider, clientId))
     }
   }
 

@@ -31,61 +31,75 @@ const rotation = z.strictObject({
 })
 
 /** A provider, as the stage file writes it. */
-export const provider = z.strictObject({
-  issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
-  profile: describe(
-    z.optional(z.enum(PROFILES)),
-    'What the authorization server is, where Coatcheck knows it: settings that are left out are those that are right for it. coder: see docs/coder.md.',
-  ),
-  client_name: describe(
-    z._default(
-      z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),
-      'Coatcheck',
+export const provider = z
+  .strictObject({
+    issuer: describe(plainUrl, 'Issuer of the authorization server, character by character as its metadata says it.'),
+    profile: describe(
+      z.optional(z.enum(PROFILES)),
+      'What the authorization server is, where Coatcheck knows it: settings that are left out are those that are right for it. coder: see docs/coder.md.',
     ),
-    'Name under which Coatcheck registers; people read it on the consent page.',
-  ),
-  scopes: describe(
-    z.optional(z.array(scope).check(z.minLength(1), z.maxLength(64))),
-    'Scopes to register and request. Left out: those of openid, profile, email and offline_access that the server announces.',
-  ),
-  resource: describe(
-    z.optional(plainUrl),
-    'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
-  ),
-  grants: describe(
-    z._default(z.enum(['per-session', 'per-user']), 'per-session'),
-    'per-user where the server keeps one live grant per user and client, so that all sessions of a user have to share it.',
-  ),
-  claims: describe(
-    z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
-      'sub',
-      'name',
-      'preferred_username',
-      'email',
-      'picture',
-    ]),
-    'Claims about the user that GET /bff/session shows; all others are dropped at login.',
-  ),
-  account: describe(
-    z.optional(account),
-    'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
-  ),
-  initial_access_token_secret: describe(
-    z.optional(
-      z
-        .string()
-        .check(
-          z.regex(
-            /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
-            'must be the name or ARN of a Secrets Manager secret',
+    client: describe(
+      z._default(z.enum(['dynamic', 'static']), 'dynamic'),
+      'dynamic: Coatcheck registers itself (RFC 7591). static: an operator registered a client and writes it into a secret of the stack; see docs/operations.md.',
+    ),
+    client_name: describe(
+      z._default(
+        z.string().check(z.minLength(1), z.maxLength(64), z.regex(/^\P{C}*$/u, 'must be in visible characters')),
+        'Coatcheck',
+      ),
+      'Name under which Coatcheck registers; people read it on the consent page.',
+    ),
+    scopes: describe(
+      z.optional(z.array(scope).check(z.minLength(1), z.maxLength(64))),
+      'Scopes to register and request. Left out: those of openid, profile, email and offline_access that the server announces.',
+    ),
+    resource: describe(
+      z.optional(plainUrl),
+      'RFC 8707 resource indicator, sent the same at authorization, redeeming and refreshing. Left out: none is sent.',
+    ),
+    grants: describe(
+      z._default(z.enum(['per-session', 'per-user']), 'per-session'),
+      'per-user where the server keeps one live grant per user and client, so that all sessions of a user have to share it.',
+    ),
+    claims: describe(
+      z._default(z.array(z.string().check(z.minLength(1), z.maxLength(64))).check(z.maxLength(64)), [
+        'sub',
+        'name',
+        'preferred_username',
+        'email',
+        'picture',
+      ]),
+      'Claims about the user that GET /bff/session shows; all others are dropped at login.',
+    ),
+    account: describe(
+      z.optional(account),
+      'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
+    ),
+    initial_access_token_secret: describe(
+      z.optional(
+        z
+          .string()
+          .check(
+            z.regex(
+              /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
+              'must be the name or ARN of a Secrets Manager secret',
+            ),
           ),
-        ),
+      ),
+      'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
     ),
-    'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
-  ),
-  rotation: describe(z.prefault(rotation, {}), 'How the credentials of our client are renewed.'),
-  endpoint_origins: describe(
-    z._default(z.array(origin).check(z.maxLength(8)), []),
-    "Origins other than the issuer's that its endpoints may be on.",
-  ),
-})
+    rotation: describe(z.prefault(rotation, {}), 'How the credentials of our client are renewed.'),
+    endpoint_origins: describe(
+      z._default(z.array(origin).check(z.maxLength(8)), []),
+      "Origins other than the issuer's that its endpoints may be on.",
+    ),
+  })
+  .check(
+    z.superRefine(({ client, initial_access_token_secret: token, rotation: { mode } }, context) => {
+      if (client !== 'static') return
+      const words = 'must be left out where client is static: an operator does that'
+      if (token !== undefined)
+        context.addIssue({ code: 'custom', message: words, path: ['initial_access_token_secret'], input: token })
+      if (mode !== 'off') context.addIssue({ code: 'custom', message: words, path: ['rotation', 'mode'], input: mode })
+    }),
+  )

@@ -4,8 +4,10 @@ import type { ClientKey } from './client-keys.ts'
 import { Failure } from './errors.ts'
 import { clientSchema } from './client.ts'
 import type { Client } from './client.ts'
+import type { Stage } from './config.ts'
 import type { Metadata } from './metadata.ts'
 import type { Secrets } from './secrets.ts'
+import { parseStaticKnowledge, staticRegistration } from './static-client.ts'
 
 /** The credentials of each provider: one secret a provider, cached in this instance, read again when the server says they are wrong. */
 
@@ -65,47 +67,51 @@ export const parseRegistration = (value: string): Registration | undefined => {
 export interface Credentials {
   /** The provider's registration. @throws not_registered, secrets_unavailable */
   of(provider: string): Promise<Registration>
-  /** The provider's registration, read again unless that just happened. @throws not_registered, secrets_unavailable */
-  again(provider: string): Promise<Registration>
+  /** The same once more, for who met with a refusal: read again unless somebody has done so since. @throws not_registered, secrets_unavailable */
+  again(provider: string, refused: Registration): Promise<Registration>
 }
-
-const COOLDOWN_MS = 1_000
 
 /**
  * Credentials of the providers of a stage.
  * @param secretOf the secret's name or ARN of each provider
  * @param maxAgeMs how long they are used before they are read again
- * @param issuerOf the issuer that the stage names; credentials of any other are not handed out (RFC 9700 section 4.4)
+ * @param writtenSecretOf the same of the secret that an operator writes a static client into
+ * @param stage names the issuer of each provider; credentials of any other are not handed out (RFC 9700 section 4.4)
  */
 export const createCredentials = ({
   secrets,
   secretOf,
-  issuerOf,
+  writtenSecretOf,
+  stage,
   maxAgeMs,
   now,
 }: {
   secrets: Pick<Secrets, 'read'>
   secretOf: (provider: string) => string | undefined
-  issuerOf: (provider: string) => string | undefined
+  writtenSecretOf: (provider: string) => string | undefined
+  stage: Stage
   maxAgeMs: number
   now: () => number
 }): Credentials => {
   const cache = new Map<string, { readMs: number; registration: Promise<Registration> }>()
 
   const load = async (provider: string): Promise<Registration> => {
-    const secret = secretOf(provider)
-    const value = secret === undefined ? undefined : await secrets.read(secret)
-    const registration = value === undefined ? undefined : parseRegistration(value)
-    if (registration === undefined) throw new Failure('not_registered', { detail: provider })
-    if (registration.issuer !== issuerOf(provider)) {
+    const settings = stage.providers[provider]
+    const isStatic = settings?.client === 'static'
+    const read = async (secret: string | undefined) => (secret === undefined ? undefined : await secrets.read(secret))
+    const [value = '', written] = await Promise.all([
+      read(secretOf(provider)),
+      read(isStatic ? writtenSecretOf(provider) : undefined),
+    ])
+    const known = isStatic ? parseStaticKnowledge(value) : parseRegistration(value)
+    if (known === undefined) throw new Failure('not_registered', { detail: provider })
+    if (known.issuer !== settings?.issuer) {
       throw new Failure('not_registered', { detail: `${provider}: the registration is of another issuer` })
     }
-    return registration
+    return 'static' in known ? staticRegistration(stage, provider, known, written) : known
   }
 
-  const cached = async (provider: string, withinMs: number): Promise<Registration> => {
-    const known = cache.get(provider)
-    if (known !== undefined && now() - known.readMs < withinMs) return await known.registration
+  const fresh = async (provider: string): Promise<Registration> => {
     const entry = { readMs: now(), registration: load(provider) }
     cache.set(provider, entry)
     try {
@@ -117,7 +123,14 @@ export const createCredentials = ({
   }
 
   return {
-    of: (provider) => cached(provider, maxAgeMs),
-    again: (provider) => cached(provider, COOLDOWN_MS),
+    async of(provider) {
+      const known = cache.get(provider)
+      return known !== undefined && now() - known.readMs < maxAgeMs ? await known.registration : await fresh(provider)
+    },
+
+    async again(provider, refused) {
+      const known = await cache.get(provider)?.registration
+      return known === undefined || known === refused ? await fresh(provider) : known
+    },
   }
 }

@@ -121,6 +121,9 @@ const refused: Record<string, unknown[]> = {
   'providers.main.account.claims': [null, [], 'sub'],
   'providers.main.account.claims.main': ['', 'x'.repeat(65), 1, null],
   'providers.main.account.token_header': notHeaders,
+  'providers.main.client': ['', 'Static', 'public', 1, null, true],
+  'providers.main.rotation': [null, [], 'keys'],
+  'providers.main.rotation.mode': ['', 'Keys', 'weekly', 1, null],
   'providers.main.profile': ['', 'Coder', 'keycloak', 1, null, []],
   'providers.main.initial_access_token_secret': [
     '',
@@ -255,6 +258,16 @@ describe('what does not belong together', () => {
       'an idle end after the absolute end',
       { session: { idle_seconds: 3_600, absolute_seconds: 600 } },
       /^session\.idle_seconds: must not be more than absolute_seconds$/,
+    ],
+    [
+      'an initial access token for a client that an operator registers',
+      { providers: { main: { ...good.providers.main, client: 'static', initial_access_token_secret: 'token' } } },
+      /^providers\.main\.initial_access_token_secret: must be left out where client is static/,
+    ],
+    [
+      'keys for a client that an operator registers',
+      { providers: { main: { ...good.providers.main, client: 'static', rotation: { mode: 'keys' } } } },
+      /^providers\.main\.rotation\.mode: must be left out where client is static/,
     ],
     [
       'http beside https',
