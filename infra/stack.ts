@@ -189,7 +189,10 @@ export class CoatcheckStack extends Stack {
       timeoutSeconds: 60,
       logRetentionDays: stage.logs.retention_days,
       grants: [
-        { actions: ['secretsmanager:GetSecretValue', 'secretsmanager:PutSecretValue'], resources: secretArns },
+        {
+          actions: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
+          resources: secretArns,
+        },
         {
           actions: ['secretsmanager:GetSecretValue'],
           resources: initialAccessTokens.map((secret) =>
@@ -200,6 +203,10 @@ export class CoatcheckStack extends Stack {
           ),
         },
       ],
+    })
+    new CfnOutput(this, 'RegisterFunction', {
+      value: handler.functionName,
+      description: 'Repairs a registration: see docs/operations.md',
     })
     for (const [name, settings] of Object.entries(stage.providers)) {
       new CustomResource(this, `Registration-${name}`, {

@@ -9,7 +9,11 @@ export interface ResourceEvent {
   type: 'Create' | 'Update' | 'Delete'
   /** Stays the same when CloudFormation repeats the event. */
   requestId: string
+  /** What the resource is known by so far; none while it is created. */
+  id: string | undefined
   properties: Readonly<Record<string, string>>
+  /** What they were before an update. */
+  oldProperties: Readonly<Record<string, string>>
 }
 
 export interface ResourceOutcome {
@@ -26,16 +30,38 @@ const stringProperties = (properties: Record<string, unknown>): Record<string, s
     Object.entries(properties).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])),
   )
 
+const isOfCloudFormation = (
+  event: CloudFormationCustomResourceEvent | Record<string, unknown>,
+): event is CloudFormationCustomResourceEvent => typeof event['ResponseURL'] === 'string'
+
 /** What the operator reads when a deploy fails: our own words, with what the other server said already cut to size. */
 const reasonOf = (error: unknown): string =>
   error instanceof Failure ? (error.detail ?? error.reason) : `internal error: ${causeName(error)}`
 
+/** What CloudFormation knows a resource by that could not be created; it is deleted under this name, and is nothing. */
+const FAILED = 'failed-'
+
+/** Whether a resource was never created. */
+export const isFailedCreate = (id: string | undefined): boolean => id?.startsWith(FAILED) ?? false
+
 /**
- * A Lambda handler for a custom resource.
+ * A Lambda handler for a custom resource, and for orders: events of an operator, who reads the outcome where he sent them.
  * @see CloudFormation, "Custom resource response objects"
  */
-export const customResource = (flow: string, run: (event: ResourceEvent) => Promise<ResourceOutcome>) =>
-  middy<CloudFormationCustomResourceEvent>().handler(async (event) => {
+export const customResource = (
+  flow: string,
+  run: (event: ResourceEvent) => Promise<ResourceOutcome>,
+  obey: (order: Readonly<Record<string, unknown>>) => Promise<Record<string, unknown>>,
+) =>
+  middy<CloudFormationCustomResourceEvent | Record<string, unknown>>().handler(async (event) => {
+    if (!isOfCloudFormation(event)) {
+      try {
+        return await obey(event)
+      } catch (error) {
+        logger().error('order failed', { flow, reason: reasonOf(error) })
+        throw new Error(reasonOf(error), { cause: error })
+      }
+    }
     const answer = async (
       status: 'SUCCESS' | 'FAILED',
       reason: string,
@@ -64,12 +90,14 @@ export const customResource = (flow: string, run: (event: ResourceEvent) => Prom
       const outcome = await run({
         type: event.RequestType,
         requestId: event.RequestId,
+        id: event.RequestType === 'Create' ? undefined : event.PhysicalResourceId,
         properties: stringProperties(event.ResourceProperties),
+        oldProperties: event.RequestType === 'Update' ? stringProperties(event.OldResourceProperties) : {},
       })
       await answer('SUCCESS', '', outcome)
     } catch (error) {
       logger().error('custom resource failed', { flow, reason: reasonOf(error) })
-      const id = event.RequestType === 'Create' ? `failed-${event.LogicalResourceId}` : event.PhysicalResourceId
+      const id = event.RequestType === 'Create' ? `${FAILED}${event.LogicalResourceId}` : event.PhysicalResourceId
       await answer('FAILED', reasonOf(error), { id, attributes: {} })
     }
   })

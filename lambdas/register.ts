@@ -1,98 +1,77 @@
-import { newClientKey } from '../shared/client-keys.ts'
-import type { Stage } from '../shared/config.ts'
-import { newRegistration, parseRegistration } from '../shared/credentials.ts'
-import type { Registration } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
-import type { Send } from '../shared/http.ts'
-import { discover } from '../shared/metadata.ts'
-import { registrationRequest, requestedScope } from '../shared/client-metadata.ts'
-import type { RegistrationRequest } from '../shared/client-metadata.ts'
 import { withAdvice } from '../shared/profiles.ts'
-import { register as registerClient, unregister } from '../shared/registration.ts'
-import type { Secrets } from '../shared/secrets.ts'
-import { parseStaticKnowledge, staticKnowledge } from '../shared/static-client.ts'
-import { customResource } from './custom-resource.ts'
+import { createRegistrations } from '../shared/registrations.ts'
+import type { RegistrationsDeps } from '../shared/registrations.ts'
+import { pseudonym } from '../shared/seal.ts'
+import { customResource, isFailedCreate } from './custom-resource.ts'
 import type { ResourceEvent, ResourceOutcome } from './custom-resource.ts'
-import { providerSecret, secrets, sendOnce, stage } from './runtime.ts'
+import { audit } from './report.ts'
+import { now, providerSecret, secrets, secretVersions, sendOnce, stage } from './runtime.ts'
 
-interface Deps {
-  stage: Stage
-  secrets: Secrets
-  secretOf: (provider: string) => string | undefined
-  send: Send
+/** The custom resource that keeps our client at a provider equal to the stage, and the repair of it. */
+
+/** The issuer that the stage named when it made a resource with these properties. */
+const issuerOf = ({ Settings: text }: Readonly<Record<string, string>>): string | undefined => {
+  const settings: unknown = text === undefined ? undefined : JSON.parse(text)
+  const issuer = typeof settings === 'object' && settings !== null && 'issuer' in settings ? settings.issuer : undefined
+  return typeof issuer === 'string' ? issuer : undefined
 }
 
-/** A client that still is what the stage asks for is kept (RFC 7591 says nothing of registering again; people would see a new name for consent). */
-const stillFits = (
-  registration: Registration | undefined,
-  wanted: RegistrationRequest,
-  issuer: string,
-  scope: string | undefined,
-): boolean =>
-  registration !== undefined &&
-  registration.issuer === issuer &&
-  registration.current.redirect_uri === wanted.redirect_uri &&
-  (registration.current.requested_scope ?? '') === (scope ?? '') &&
-  (registration.current.token_endpoint_auth_method === 'private_key_jwt') === (wanted.jwks_uri !== undefined)
-
 /**
- * The provider has a client: the authorization server is discovered, the client registered where there is none that fits, and the
- * credentials are in the secret before this returns. Deleting gives the client back.
- * @see RFC 8414 section 3, RFC 7591 section 3, RFC 7592 section 2.3
+ * What CloudFormation asks for: a client at the issuer that the stage names, or none. Another issuer is another resource, so that
+ * CloudFormation has the clients at the one before deleted once it will not go back to it.
  */
 export const register =
-  (deps: Deps) =>
-  async (event: ResourceEvent): Promise<ResourceOutcome> => {
-    const provider = event.properties['Provider'] ?? ''
-    const settings = deps.stage.providers[provider]
-    const secret = deps.secretOf(provider)
-    if (settings === undefined || secret === undefined) throw new Failure('provider_unknown', { detail: provider })
-    const value = await deps.secrets.read(secret)
-    const known = value === undefined ? undefined : parseRegistration(value)
-    const before = known ?? parseStaticKnowledge(value ?? '')
-    const clients = known === undefined ? (before?.retiring ?? []) : [known.current, ...known.retiring]
-    const id = `registration-${provider}`
-
-    if (event.type === 'Delete') {
-      for (const client of clients) await unregister(deps.send, client)
-      return { id, attributes: {} }
+  (deps: RegistrationsDeps) =>
+  async ({ type, id, properties, oldProperties }: ResourceEvent): Promise<ResourceOutcome> => {
+    const provider = properties['Provider'] ?? ''
+    const issuer = issuerOf(properties)
+    const { ensure, giveUp } = createRegistrations(deps)
+    if (type === 'Delete') {
+      if (!isFailedCreate(id)) await giveUp(provider, issuer)
+      return { id: id ?? provider, attributes: {} }
     }
-
-    const { issuer, endpoint_origins: endpointOrigins, initial_access_token_secret: tokenSecret } = settings
-    const metadata = await discover(deps.send, issuer, endpointOrigins)
-    // Grants made under the clients before go on with them; those of another issuer are not ours to use any more.
-    const retiring = before?.issuer === issuer ? clients : []
-    if (settings.client === 'static') {
-      await deps.secrets.write(secret, JSON.stringify(staticKnowledge(metadata, retiring)), event.requestId)
-      return { id, attributes: {} }
+    const { clientId } = await ensure(provider, 'as-needed')
+    const named = pseudonym(deps.stage.providers[provider]?.issuer ?? '')
+    const isSame = type === 'Update' && issuerOf(oldProperties) === issuer
+    return {
+      id: isSame && id !== undefined ? id : `registration-${provider}-${named}`,
+      attributes: clientId === undefined ? {} : { ClientId: clientId },
     }
-    const initialAccessToken = tokenSecret === undefined ? undefined : await deps.secrets.read(tokenSecret)
-    if (tokenSecret !== undefined && initialAccessToken === undefined) {
-      throw new Failure('registration_refused', {
-        detail: `the secret ${tokenSecret} with the initial access token has no value`,
-      })
-    }
-    const wanted = registrationRequest(deps.stage, provider, settings, initialAccessToken?.trim())
-
-    const fits = stillFits(known, wanted, issuer, requestedScope(metadata, settings.scopes))
-    const registration =
-      known !== undefined && fits
-        ? { ...known, metadata }
-        : newRegistration(
-            metadata,
-            await registerClient(deps.send, metadata, wanted),
-            retiring,
-            known?.issuer === issuer ? known.keys : undefined,
-          )
-    if (settings.rotation.mode === 'keys') registration.keys ??= [newClientKey(Math.floor(Date.now() / 1_000))]
-    await deps.secrets.write(secret, JSON.stringify(registration), event.requestId)
-    return { id, attributes: { ClientId: registration.current.client_id } }
   }
 
-export const handler = customResource('register', (event) =>
-  register({ stage: stage(), secrets: secrets(), secretOf: providerSecret, send: sendOnce() })(event).catch(
-    (error: unknown) => {
-      throw withAdvice(error, stage().providers[event.properties['Provider'] ?? '']?.profile)
-    },
-  ),
+/** What an operator orders: `{"repair": "<provider>"}`, with `"anew": true` a new client whatever there is. */
+export const repair =
+  (deps: RegistrationsDeps) =>
+  async (order: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> => {
+    const { repair: provider, anew = false, ...others } = order
+    if (typeof provider !== 'string' || typeof anew !== 'boolean' || Object.keys(others).length > 0) {
+      throw new Failure('request_invalid', { detail: 'say {"repair": "<provider>"}, if need be with "anew": true' })
+    }
+    const { done, clientId } = await createRegistrations(deps).ensure(provider, anew ? 'anew' : 'update')
+    return { provider, done, client_id: clientId }
+  }
+
+const composed = (): RegistrationsDeps => ({
+  stage: stage(),
+  secrets: secrets(),
+  versions: secretVersions(),
+  secretOf: providerSecret,
+  send: sendOnce(),
+  now,
+  leftBehind: (provider, clientId) => audit('register', 'client_left_behind', { provider, client_id: clientId }),
+})
+
+const advised = async <T>(provider: unknown, run: () => Promise<T>): Promise<T> => {
+  try {
+    return await run()
+  } catch (error) {
+    throw withAdvice(error, stage().providers[String(provider)]?.profile)
+  }
+}
+
+export const handler = customResource(
+  'register',
+  (event) => advised(event.properties['Provider'], () => register(composed())(event)),
+  (order) => advised(order['repair'], () => repair(composed())(order)),
 )

@@ -118,6 +118,7 @@ export const auditEvents = [
   'renewed',
   'grant_ended',
   'revoked',
+  'client_left_behind',
 ] as const
 
 /** An event is in the audit trail and counted; its facts win over what the request says. */

@@ -11,7 +11,7 @@ import { createLogoutTokens } from '../shared/logout-token.ts'
 import { createOAuth } from '../shared/oauth.ts'
 import { createSealer } from '../shared/seal.ts'
 import { createSealingKeys } from '../shared/sealing-keys.ts'
-import { createSecrets } from '../shared/secrets.ts'
+import { createSecrets, createSecretVersions } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
 import { readStage } from '../shared/stage.ts'
 import { createTable } from '../shared/table.ts'
@@ -30,7 +30,8 @@ const once = <T>(build: () => T): (() => T) => {
   }
 }
 
-const now = (): number => Date.now()
+/** Milliseconds since the epoch. */
+export const now = (): number => Date.now()
 
 const variable = (name: string): string => {
   const value = process.env[name]
@@ -60,6 +61,9 @@ export const providerSecret = (provider: string): string | undefined =>
   secretNamed('COATCHECK_PROVIDER_SECRETS', provider)
 
 export const secrets = /* @__PURE__ */ once(createSecrets)
+
+/** The versions of secrets, for what changes them. */
+export const secretVersions = /* @__PURE__ */ once(createSecretVersions)
 
 /** Seals under the keys of the sealing secret. */
 export const sealer = /* @__PURE__ */ once(() =>

@@ -11,6 +11,7 @@ import { backchannelLogoutUrl, callbackUrl, jwksUrl, postLogoutUrl } from './sta
 /** What our client is to be at a provider, before it is known what the server can do. */
 export interface RegistrationRequest {
   client_name: string
+  logo_uri?: string | undefined
   redirect_uri: string
   post_logout_redirect_uri: string
   backchannel_logout_uri: string
@@ -27,10 +28,11 @@ const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']
 export const registrationRequest = (
   stage: Stage,
   provider: string,
-  { client_name, scopes, rotation }: Stage['providers'][string],
+  { client_name, client_logo_uri, scopes, rotation }: Stage['providers'][string],
   initialAccessToken: string | undefined,
 ): RegistrationRequest => ({
   client_name,
+  logo_uri: client_logo_uri,
   redirect_uri: callbackUrl(stage, provider),
   post_logout_redirect_uri: postLogoutUrl(stage),
   backchannel_logout_uri: backchannelLogoutUrl(stage, provider),
@@ -81,6 +83,7 @@ export const clientMetadata = (metadata: Metadata, wanted: RegistrationRequest):
   const scope = requestedScope(metadata, wanted.scopes)
   return {
     client_name: wanted.client_name,
+    ...(wanted.logo_uri === undefined ? {} : { logo_uri: wanted.logo_uri }),
     redirect_uris: [wanted.redirect_uri],
     grant_types: ['authorization_code', 'refresh_token'].filter(
       (type) => type === 'authorization_code' || (metadata.grant_types_supported ?? [type]).includes(type),

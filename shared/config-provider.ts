@@ -49,6 +49,10 @@ export const provider = z
       ),
       'Name under which Coatcheck registers; people read it on the consent page.',
     ),
+    client_logo_uri: describe(
+      z.optional(plainUrl.check(z.maxLength(255))),
+      'URL of a picture that authorization servers may show beside that name. Left out: none is registered.',
+    ),
     scopes: describe(
       z.optional(z.array(scope).check(z.minLength(1), z.maxLength(64))),
       'Scopes to register and request. Left out: those of openid, profile, email and offline_access that the server announces.',

@@ -16,20 +16,19 @@ const FORMAT = 1
 /** Built when a secret is read: a schema at the top costs each cold start milliseconds. */
 const registrationSchema = () => {
   const client = clientSchema()
-  return z.object({
-    format: z.literal(FORMAT),
+  const atIssuer = {
     /** Credentials are only ever used with this issuer. */
     issuer: z.string(),
     metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
     current: client,
     retiring: z.array(client),
     keys: z.optional(z.array(clientKeySchema())),
-  })
+  }
+  return z.object({ format: z.literal(FORMAT), ...atIssuer, former: z.optional(z.array(z.object(atIssuer))) })
 }
 
-/** What the secret of a provider holds. */
-export interface Registration {
-  format: typeof FORMAT
+/** Our clients at one issuer. */
+export interface RegistrationAtIssuer {
   issuer: string
   /** As discovered when the client was registered or last looked at. */
   metadata: Metadata
@@ -37,6 +36,13 @@ export interface Registration {
   retiring: Client[]
   /** Of clients that use private_key_jwt: the first signs, all are published. */
   keys?: ClientKey[] | undefined
+}
+
+/** What the secret of a provider holds. */
+export interface Registration extends RegistrationAtIssuer {
+  format: typeof FORMAT
+  /** At issuers that the stage named before, until CloudFormation says that it will not go back to them. */
+  former?: RegistrationAtIssuer[] | undefined
 }
 
 /** A registration with its first client. */

@@ -8,6 +8,7 @@ import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './json-reply.ts'
 import type { Metadata } from './metadata.ts'
 import { accepted, errorText, refused, withCredentials } from './registration-reply.ts'
+import type { Asked } from './registration-reply.ts'
 
 /** Our client at a provider: registered by RFC 7591; read, updated and given up by RFC 7592. */
 
@@ -71,6 +72,21 @@ const hint = (reply: IncomingReply, bearer: string | undefined): string => {
 const managementOrigins = ({ issuer, registration_endpoint: registration }: Metadata): Set<string> =>
   new Set([issuer, registration].flatMap((url) => (url === undefined ? [] : [new URL(url).origin])))
 
+/** A client that the server registered otherwise than it was asked to is given back, if the reply says how. */
+const giveBackRefused = async (
+  send: Send,
+  reply: IncomingReply,
+  { redirect_uri, method, origins }: Asked,
+): Promise<void> => {
+  const body = jsonObject(reply)
+  const id = body?.['client_id']
+  if (typeof id !== 'string') return
+  await unregister(
+    send,
+    withCredentials({ client_id: id, token_endpoint_auth_method: method, redirect_uri }, body, origins),
+  )
+}
+
 /**
  * A new client is registered at the server.
  * @throws registration_refused, server_unreachable, server_timeout; the detail is for the operator
@@ -93,7 +109,14 @@ export const register = async (
     throw refused(`the server refused the registration: ${errorText(reply, [bearer])}${hint(reply, bearer)}`)
   }
   const { redirect_uri } = wanted
-  const client = accepted(reply, { redirect_uri, method, origins: managementOrigins(metadata) })
+  const origins = managementOrigins(metadata)
+  let client: Client
+  try {
+    client = accepted(reply, { redirect_uri, method, origins })
+  } catch (error) {
+    await giveBackRefused(send, reply, { redirect_uri, method, origins })
+    throw error
+  }
   return {
     ...withScope(client, requestedScope(metadata, wanted.scopes)),
     requested: requestedText(metadata, wanted),

@@ -65,7 +65,7 @@ describe('a deploy', () => {
       const [client] = stack.authorizationServer.clients()
       expect({ Status, PhysicalResourceId, Data }).toEqual({
         Status: 'SUCCESS',
-        PhysicalResourceId: 'registration-demo',
+        PhysicalResourceId: expect.stringMatching(/^registration-demo/),
         Data: { ClientId: client?.client_id },
       })
     }
@@ -80,8 +80,30 @@ describe('a deploy', () => {
     for (const secret of stack.authorizationServer.secrets) expect(answer?.body.toString()).not.toContain(secret)
   })
 
-  test('whose scopes changed gets a new client, and grants of the old one go on', async () => {
+  test('whose scopes changed updates the client, and its grants go on', async () => {
     const other = await startStrictStack({ strict: { accessTokenSeconds: 1 } })
+    const tab = other.newBrowser()
+    await signIn(tab)
+    const [old] = other.authorizationServer.clients()
+    other.authorizationServer.plan('metadata', faults.changed({ scopes_supported: ['openid', 'offline_access'] }))
+    expect(await deploy.run(other, 'Update')).toMatchObject({ Status: 'SUCCESS' })
+    const [current, ...more] = other.authorizationServer.clients()
+    expect([current?.client_id, current?.scope, more]).toEqual([old?.client_id, 'openid offline_access', []])
+    expect(JSON.parse(await other.secretValue('Provider'))).toMatchObject({
+      current: { client_id: old?.client_id, scope: 'openid offline_access' },
+      retiring: [],
+    })
+    expect((await tab.fetch('/bff/refresh', { method: 'POST' })).status).toBe(200)
+    await other.close()
+    expect(other.authorizationServer.clients()).toEqual([])
+  })
+
+  test('at a server without management registers a new client, and grants of the old one go on', async () => {
+    const unmanaged = { registration_client_uri: undefined, registration_access_token: undefined }
+    const other = await startStrictStack({
+      strict: { accessTokenSeconds: 1 },
+      before: (server) => server.plan('register', faults.changed(unmanaged)),
+    })
     const tab = other.newBrowser()
     await signIn(tab)
     other.authorizationServer.plan('metadata', faults.changed({ scopes_supported: ['openid', 'offline_access'] }))
@@ -93,7 +115,14 @@ describe('a deploy', () => {
     })
     expect((await tab.fetch('/bff/refresh', { method: 'POST' })).status).toBe(200)
     await other.close()
-    expect(other.authorizationServer.clients()).toEqual([])
+    expect(other.authorizationServer.clients().map(({ client_id: id }) => id)).toEqual([old?.client_id])
+  })
+
+  test('that an operator repairs says what was done, and tells no secret', async () => {
+    const [client] = stack.authorizationServer.clients()
+    const outcome = await stack.stack.invoke('Register', { repair: 'demo' })
+    expect(outcome).toEqual({ provider: 'demo', done: 'updated', client_id: client?.client_id })
+    await expect(stack.stack.invoke('Register', { repair: 'nobody' })).rejects.toThrow('nobody')
   })
 
   test('that deletes the stack gives the client back, and is not held up by a server that is gone', async () => {

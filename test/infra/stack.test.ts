@@ -207,7 +207,10 @@ describe('the grants', () => {
     Api: () => [dynamoDb(...renewing), keys(), secrets(...providers()), tasks()],
     Background: () => [dynamoDb(...renewing), keys(), secrets(...providers())],
     Register: () => [
-      { Action: ['secretsmanager:GetSecretValue', 'secretsmanager:PutSecretValue'], Resource: providers() },
+      {
+        Action: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
+        Resource: providers(),
+      },
       secrets(
         {
           'Fn::Join': [

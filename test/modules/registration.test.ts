@@ -79,6 +79,21 @@ describe('a registration reply', () => {
     expect(await registered(members)).toMatch(/^registration_refused: /)
   })
 
+  test.each<[uri: string, deleted: string[]]>([
+    [`${issuer}/register/c1`, [`DELETE ${issuer}/register/c1 Bearer rat`]],
+    ['https://evil.example/register/c1', []],
+  ])('that is refused is given back, where the reply says how: at %s', async (uri, deleted) => {
+    const seen: string[] = []
+    const members = { redirect_uris: [], registration_client_uri: uri, registration_access_token: 'rat' }
+    const send: Send = (request) => {
+      if (request.method !== 'POST')
+        seen.push(`${request.method} ${request.url.href} ${request.headers['authorization']}`)
+      return answering({ ...reply, ...members })(request)
+    }
+    await expect(register(send, metadata, wanted)).rejects.toThrow('other redirect URIs')
+    expect(seen).toEqual(deleted)
+  })
+
   test('with less scope lowers what is requested', async () => {
     expect(await registered({ scope: 'read write' })).toMatchObject({ scope: 'read', requested_scope: 'openid read' })
   })

@@ -25,6 +25,7 @@ export const startDeploy = async () => {
         LogicalResourceId: 'Registration',
         ...(RequestType === 'Create' ? {} : { PhysicalResourceId: 'registration-demo' }),
         ResourceProperties: { Provider: 'demo' },
+        ...(RequestType === 'Update' ? { OldResourceProperties: { Provider: 'demo' } } : {}),
       })
       return JSON.parse(server.requests.at(-1)?.body.toString() ?? '{}')
     },

@@ -1,0 +1,124 @@
+import { randomUUID } from 'node:crypto'
+import {
+  CreateSecretCommand,
+  DescribeSecretCommand,
+  GetSecretValueCommand,
+  PutSecretValueCommand,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager'
+import { vi } from 'vitest'
+import { REGION } from '../../infra/local/aws-call.ts'
+import { startSecretsManager } from '../../infra/local/secrets-manager.ts'
+import { register, repair } from '../../lambdas/register.ts'
+import { parseStage, type Stage } from '../../shared/config.ts'
+import { parseRegistration, type Registration } from '../../shared/credentials.ts'
+import { Failure } from '../../shared/errors.ts'
+import { createSend, type OutgoingRequest, type Send } from '../../shared/http.ts'
+import { createSecrets, createSecretVersions, type SecretVersions } from '../../shared/secrets.ts'
+
+/** A provider's settings as a stage file has them. */
+export type ProviderSettings = { issuer: string; [setting: string]: unknown }
+
+/** What stands between the custom resource and the world in one event: a crash is an error that is thrown here. */
+export type Between = {
+  send?: (request: OutgoingRequest, send: Send) => ReturnType<Send>
+  versions?: Partial<SecretVersions>
+}
+
+/**
+ * The registrations of a stage whose one provider, `demo`, changes as the test says: the flow of the custom resource runs here, with a
+ * Secrets Manager and whatever authorization server the settings name, and CloudFormation's part is the test's.
+ */
+export const startRegistrations = async () => {
+  const secretsManager = await startSecretsManager({ gate: () => undefined })
+  vi.stubEnv('AWS_REGION', REGION)
+  vi.stubEnv('AWS_ACCESS_KEY_ID', 'test')
+  vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test')
+  vi.stubEnv('AWS_ENDPOINT_URL_SECRETS_MANAGER', secretsManager.endpoint)
+  const client = new SecretsManagerClient({})
+  const secret = `Provider-${randomUUID()}`
+  await client.send(new CreateSecretCommand({ Name: secret }))
+  const versions = createSecretVersions()
+  const direct = createSend({ keepAlive: false, mayConnect: () => true })
+  const calls: { method: string; url: string; authorization: string | undefined }[] = []
+  const leftBehind: string[] = []
+
+  const stageOf = (settings: ProviderSettings): Stage => {
+    const result = parseStage({ origin: 'http://localhost:3000', providers: { demo: settings } })
+    if (!result.ok) throw new Error(result.faults.join('; '))
+    return result.stage
+  }
+
+  const deps = (settings: ProviderSettings, between: Between = {}) => ({
+    stage: stageOf(settings),
+    secrets: createSecrets(),
+    versions: { ...versions, ...between.versions },
+    secretOf: (provider: string) => (provider === 'demo' ? secret : undefined),
+    send: ((request) => {
+      const { method, url, headers } = request
+      calls.push({ method, url: url.href, authorization: headers['authorization'] })
+      return between.send === undefined ? direct(request) : between.send(request, direct)
+    }) satisfies Send,
+    now: Date.now,
+    leftBehind: (_provider: string, clientId: string) => void leftBehind.push(clientId),
+  })
+
+  const properties = (settings: ProviderSettings) => ({ Provider: 'demo', Settings: JSON.stringify(settings) })
+  const words = (error: unknown): string =>
+    error instanceof Failure ? `${error.reason}: ${error.detail ?? ''}` : String(error)
+  /** What the resource is known by, and which settings it was made with. */
+  let resource: { id: string; settings: ProviderSettings } | undefined
+
+  const deploy = async (settings: ProviderSettings, between?: Between): Promise<string> => {
+    const before = resource
+    const outcome = await register(deps(settings, between))({
+      type: before === undefined ? 'Create' : 'Update',
+      requestId: randomUUID(),
+      id: before?.id,
+      properties: properties(settings),
+      oldProperties: before === undefined ? {} : properties(before.settings),
+    })
+    resource = { id: outcome.id, settings }
+    return outcome.id
+  }
+
+  return {
+    versions,
+    secret,
+    /** Every call of an authorization server so far, but those of discovery. */
+    calls: () => calls.filter(({ url }) => !url.includes('/.well-known/')),
+    forgetCalls: () => void calls.splice(0),
+    leftBehind: leftBehind as readonly string[],
+    /** The stage with these settings is deployed; resolves with the physical id. */
+    deploy,
+    /** The same, and what an operator reads where it fails. */
+    tryDeploy: (settings: ProviderSettings, between?: Between): Promise<string> =>
+      deploy(settings, between).catch(words),
+    /** CloudFormation deletes a resource: the one that is there, or one of before. */
+    remove: async (
+      settings: ProviderSettings,
+      { id = resource?.id, of = settings }: { id?: string | undefined; of?: ProviderSettings } = {},
+    ): Promise<void> => {
+      const event = { requestId: randomUUID(), properties: properties(of), oldProperties: {} }
+      await register(deps(settings))({ type: 'Delete', id, ...event })
+    },
+    repair: (settings: ProviderSettings, order: Record<string, unknown> = {}): Promise<Record<string, unknown>> =>
+      repair(deps(settings))({ repair: 'demo', ...order }),
+    /** What the secret holds. */
+    stored: async (): Promise<Registration | undefined> =>
+      parseRegistration((await client.send(new GetSecretValueCommand({ SecretId: secret }))).SecretString ?? ''),
+    store: async (value: unknown): Promise<void> => {
+      await client.send(new PutSecretValueCommand({ SecretId: secret, SecretString: JSON.stringify(value) }))
+    },
+    /** The version that is current. */
+    version: async (): Promise<string | undefined> => {
+      const { VersionIdsToStages = {} } = await client.send(new DescribeSecretCommand({ SecretId: secret }))
+      return Object.keys(VersionIdsToStages).find((id) => VersionIdsToStages[id]?.includes('AWSCURRENT'))
+    },
+    close: async (): Promise<void> => {
+      client.destroy()
+      await secretsManager.close()
+      vi.unstubAllEnvs()
+    },
+  }
+}
