@@ -94,14 +94,14 @@ export const createCluster = (options: {
   shared: boolean
   variant: Variant
   violation: (what: string) => void
-  /** Hears of every process that stopped and every task that got lost. */
+  /** Hears of every process that stopped, every task that got lost and every sign-in that the table may write after it was given up. */
   onLoss: () => void
 }) => {
   const { world, store, server, shared, variant, violation, onLoss } = options
   const stage = baseStage(shared)
 
   const build = (process: Process, inBackground: boolean) => {
-    const plain = createTableClient(world, process, store)
+    const plain = createTableClient(world, process, store, onLoss)
     const table = variant.table?.(plain) ?? plain
     const now = () => process.now()
     const authorizationServer = createAuthorizationServer({

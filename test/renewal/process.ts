@@ -113,9 +113,13 @@ export const createProcess = (world: World, trouble: Trouble, skewMs: number): P
 const ATTEMPTS = 3
 const REQUEST_LIMIT_MS = 1_500
 
-/** The table as the process has it: over a network, by a client that repeats what failed. */
-export const createTableClient = (world: World, process: Process, store: Store): Table => {
-  const send = async <T>(act: () => T): Promise<T> => {
+/**
+ * The table as the process has it: over a network, by a client that repeats what failed. `onLate` hears of a transaction that was given up
+ * and that the table may carry out afterwards.
+ */
+export const createTableClient = (world: World, process: Process, store: Store, onLate: () => void): Table => {
+  const send = async <T>(act: () => T, onGivenUp?: () => void): Promise<T> => {
+    let late = false
     for (let attempt = 1; ; attempt += 1) {
       const fails = world.chance(process.trouble.store)
       if (!fails) return await process.exchange(world.between(0, 20), world.between(0, 20), act)
@@ -124,10 +128,13 @@ export const createTableClient = (world: World, process: Process, store: Store):
       if (how < 0.4) await process.exchange(5, 5, () => undefined)
       else if (how < 0.7) await process.exchange(5, REQUEST_LIMIT_MS, act)
       else {
+        late = true
         world.after(world.between(REQUEST_LIMIT_MS, 4_000), act)
         await process.exchange(5, REQUEST_LIMIT_MS, () => undefined)
       }
-      if (attempt === ATTEMPTS) throw new Failure('store_unavailable', { retryAfterSeconds: 1 })
+      if (attempt < ATTEMPTS) continue
+      if (late) onGivenUp?.()
+      throw new Failure('store_unavailable', { retryAfterSeconds: 1 })
     }
   }
   return {
@@ -136,7 +143,11 @@ export const createTableClient = (world: World, process: Process, store: Store):
     write: (change) => send(() => store.write(change)),
     update: (key, change) => send(() => store.update(key, change)),
     remove: (key, when) => send(() => store.remove(key, when)),
-    transact: (steps) => send(() => store.transact(steps)),
+    transact: (steps) => {
+      // Repeated under the same token, a transaction that was carried out succeeds again.
+      let written = false
+      return send(() => (written ||= store.transact(steps)), onLate)
+    },
     list: (pk, prefix) => send(() => store.list(pk, prefix)),
   }
 }
