@@ -35,8 +35,15 @@ const UNREACHABLE = [
   'fd00:ec2::/32',
 ]
 
-/** What a stage may list: private use (RFC 1918, RFC 4193), carrier-grade NAT (RFC 6598), benchmarking (RFC 2544). */
-const LISTABLE = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', '198.18.0.0/15', 'fc00::/7']
+/** What `private_networks` of a stage may list: private use (RFC 1918, RFC 4193), carrier-grade NAT (RFC 6598), benchmarking (RFC 2544). */
+export const PRIVATE_NETWORKS = [
+  '10.0.0.0/8',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  '100.64.0.0/10',
+  '198.18.0.0/15',
+  'fc00::/7',
+]
 
 /** Documentation, former 6to4 relays; none is a host. */
 const UNUSED = ['192.0.2.0/24', '192.88.99.0/24', '198.51.100.0/24', '203.0.113.0/24']
@@ -52,7 +59,7 @@ const GLOBAL_UNUSED = ['2001::/23', '2001:db8::/32', '2002::/16', '3fff::/20']
 const createLists = () => ({
   loopback: blockListOf(LOOPBACK),
   unreachable: blockListOf(UNREACHABLE),
-  private4: blockListOf([...LISTABLE.filter((network) => !network.includes(':')), ...UNUSED]),
+  private4: blockListOf([...PRIVATE_NETWORKS.filter((network) => !network.includes(':')), ...UNUSED]),
   global6: blockListOf(GLOBAL),
   unused6: blockListOf(GLOBAL_UNUSED),
 })
@@ -80,7 +87,7 @@ export const isListable = (text: string): boolean => {
   const family = isIP(address)
   if (family === 0 || more !== undefined || !/^(?:0|[1-9]\d{0,2})$/.test(prefix) || address.includes('%')) return false
   if (Number(prefix) > (family === 6 ? 128 : 32)) return false
-  return LISTABLE.some((network) => {
+  return PRIVATE_NETWORKS.some((network) => {
     const [start = '', least = ''] = network.split('/')
     return isIP(start) === family && Number(prefix) >= Number(least) && inList(blockListOf([network]), address)
   })

@@ -38,7 +38,8 @@ const metadataSchema = () => {
 
 export type Metadata = z.infer<ReturnType<typeof metadataSchema>>
 
-const ENDPOINTS = [
+/** The members of metadata that are URLs of endpoints. */
+export const ENDPOINTS = [
   'authorization_endpoint',
   'token_endpoint',
   'registration_endpoint',
@@ -116,18 +117,39 @@ export const judgeMetadata = (value: unknown, issuer: string, endpointOrigins: r
   return metadata
 }
 
+/** A document that an issuer has where its metadata belong, not yet judged, and where that was. */
+export interface MetadataDocument {
+  value: Record<string, unknown>
+  url: URL
+}
+
 /**
- * The metadata of an issuer, read from the server.
- * @throws metadata_invalid, server_unreachable, server_address_refused, server_timeout, server_failed; the detail says in words why a server
- * cannot be used
+ * The metadata document of an issuer, read from the server and not yet judged.
+ * @throws metadata_invalid, server_unreachable, server_address_refused, server_timeout, server_failed; the detail says in words why there is none
  * @see RFC 8414 section 3, OpenID Connect Discovery 1.0 section 4
  */
-export const discover = async (send: Send, issuer: string, endpointOrigins: readonly string[]): Promise<Metadata> => {
-  const first = await fetchWellKnown(send, wellKnownUrl('oauth-authorization-server', new URL(issuer)))
-  if (first.kind === 'found') return judgeMetadata(first.value, issuer, endpointOrigins)
-  const second = await fetchWellKnown(send, openidUrl(new URL(issuer)))
-  if (second.kind === 'found') return judgeMetadata(second.value, issuer, endpointOrigins)
-  const complaints = `no authorization server metadata: ${first.complaint}; ${second.complaint}`
-  if (first.passing || second.passing) throw new Failure('server_failed', { detail: complaints })
-  throw invalid(first.advice === undefined ? complaints : `${complaints}; ${first.advice}`)
+export const findMetadata = async (send: Send, issuer: string): Promise<MetadataDocument> => {
+  const urls = [wellKnownUrl('oauth-authorization-server', new URL(issuer)), openidUrl(new URL(issuer))]
+  const complaints: string[] = []
+  let passing = false
+  let advice: string | undefined
+  for (const url of urls) {
+    const document = await fetchWellKnown(send, url)
+    if (document.kind === 'found') return { value: document.value, url }
+    complaints.push(document.complaint)
+    passing ||= document.passing
+    // Coder answers with its page at the other place, whatever is on or off.
+    if (complaints.length === 1) advice = document.advice
+  }
+  const detail = `no authorization server metadata: ${complaints.join('; ')}`
+  if (passing) throw new Failure('server_failed', { detail })
+  throw invalid(advice === undefined ? detail : `${detail}; ${advice}`)
 }
+
+/**
+ * The metadata of an issuer, which can be used.
+ * @throws metadata_invalid, server_unreachable, server_address_refused, server_timeout, server_failed; the detail says in words why a server
+ * cannot be used
+ */
+export const discover = async (send: Send, issuer: string, endpointOrigins: readonly string[]): Promise<Metadata> =>
+  judgeMetadata((await findMetadata(send, issuer)).value, issuer, endpointOrigins)
