@@ -22,6 +22,8 @@ interface Flow {
   sealing: boolean
   /** Whether it reads the providers' secrets. */
   providers: boolean
+  /** Whether it calls servers, which may want to see our certificate. */
+  calls: boolean
   /** Whether it hands tasks to the background. */
   tasks: boolean
 }
@@ -35,6 +37,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: [],
     sealing: true,
     providers: true,
+    calls: true,
     tasks: false,
   },
   callback: {
@@ -44,6 +47,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb('PutItem', 'ConditionCheckItem', ...ENDING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
   session: {
@@ -53,6 +57,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb('BatchGetItem'),
     sealing: true,
     providers: false,
+    calls: false,
     tasks: false,
   },
   sessions: {
@@ -62,6 +67,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb('BatchGetItem', ...ENDING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
   refresh: {
@@ -71,6 +77,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb(...RENEWING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
   logout: {
@@ -80,6 +87,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb(...ENDING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
   'backchannel-logout': {
@@ -89,6 +97,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb('BatchGetItem', 'BatchWriteItem', ...ENDING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
   jwks: {
@@ -98,6 +107,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: [],
     sealing: false,
     providers: true,
+    calls: false,
     tasks: false,
   },
   api: {
@@ -107,6 +117,7 @@ export const flows: Readonly<Record<string, Flow>> = {
     table: dynamoDb(...RENEWING),
     sealing: true,
     providers: true,
+    calls: true,
     tasks: true,
   },
 }

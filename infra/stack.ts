@@ -75,6 +75,7 @@ export class CoatcheckStack extends Stack {
       }),
     )
     const clientArns = this.clientSecrets(stage, removalPolicy)
+    const certificateArns = this.existing(Object.values(stage.providers).map((provider) => provider.certificate_secret))
     const credentialArns = [...Object.values(secretArns), ...Object.values(clientArns)]
 
     const environment = {
@@ -113,7 +114,11 @@ export class CoatcheckStack extends Stack {
       description: background.description,
       bundle: bundles.folderOf('background'),
       timeoutSeconds: background.timeoutSeconds,
-      grants: [{ actions: background.table, resources: [table.tableArn] }, keys, read(credentialArns)],
+      grants: [
+        { actions: background.table, resources: [table.tableArn] },
+        keys,
+        read([...credentialArns, ...certificateArns]),
+      ],
     })
     worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
 
@@ -133,7 +138,7 @@ export class CoatcheckStack extends Stack {
             resources: flow.table.length === 0 ? [] : [table.tableArn],
           },
           ...(flow.sealing ? [keys] : []),
-          read(flow.providers ? credentialArns : []),
+          read([...(flow.providers ? credentialArns : []), ...(flow.calls ? certificateArns : [])]),
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
         ],
       })
@@ -150,6 +155,16 @@ export class CoatcheckStack extends Stack {
       value: sealingSecret.secretArn,
       description: 'For npm run keys: the secret of the keys that seal cookies and records',
     })
+  }
+
+  /** ARNs of secrets that the stage names: each once. */
+  private existing(names: readonly (string | undefined)[]): string[] {
+    return [...new Set(names.filter((name) => name !== undefined))].map((name) =>
+      name.startsWith('arn:')
+        ? name
+        : // Secrets Manager ends each ARN in a hyphen and six characters of its own.
+          `arn:${this.partition}:secretsmanager:${this.region}:${this.account}:secret:${name}-??????`,
+    )
   }
 
   /** A secret for each client that an operator registers. It is named for its issuer, so that no other one is ever sent what is in it. */
@@ -179,9 +194,7 @@ export class CoatcheckStack extends Stack {
     bundles: Bundles,
     environment: Record<string, string>,
   ): void {
-    const initialAccessTokens = Object.values(stage.providers).flatMap(({ initial_access_token_secret: secret }) =>
-      secret === undefined ? [] : [secret],
-    )
+    const operators = Object.values(stage.providers)
     const { function: handler } = new FlowFunction(this, 'Register', {
       description: 'Registers our client at the authorization servers (custom resource)',
       bundle: bundles.folderOf('register'),
@@ -195,11 +208,8 @@ export class CoatcheckStack extends Stack {
         },
         {
           actions: ['secretsmanager:GetSecretValue'],
-          resources: initialAccessTokens.map((secret) =>
-            secret.startsWith('arn:')
-              ? secret
-              : // Secrets Manager ends each ARN in a hyphen and six characters of its own.
-                `arn:${this.partition}:secretsmanager:${this.region}:${this.account}:secret:${secret}-??????`,
+          resources: this.existing(
+            operators.flatMap((provider) => [provider.initial_access_token_secret, provider.certificate_secret]),
           ),
         },
       ],

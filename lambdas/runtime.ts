@@ -2,17 +2,20 @@ import { Logger } from '@aws-lambda-powertools/logger'
 import { createReadAccount } from '../shared/account.ts'
 import { createMayConnect } from '../shared/addresses.ts'
 import { createAuthorizationServer } from '../shared/authorization-server.ts'
+import { createCertifiedSend } from '../shared/certificates.ts'
 import { createCredentials } from '../shared/credentials.ts'
 import { createEndings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import { createGrants } from '../shared/grants.ts'
 import { createSend } from '../shared/http.ts'
+import type { Send } from '../shared/http.ts'
 import { createLogoutTokens } from '../shared/logout-token.ts'
 import { createOAuth } from '../shared/oauth.ts'
 import { createSealer } from '../shared/seal.ts'
 import { createSealingKeys } from '../shared/sealing-keys.ts'
 import { createSecrets, createSecretVersions } from '../shared/secrets.ts'
 import { createSessions } from '../shared/sessions.ts'
+import { certificateSecrets } from '../shared/server-origins.ts'
 import { readStage } from '../shared/stage.ts'
 import { createTable } from '../shared/table.ts'
 import { createTasks } from '../shared/tasks.ts'
@@ -91,11 +94,21 @@ const mayConnect = /* @__PURE__ */ once(() =>
   createMayConnect({ privateNetworks: stage().private_networks, local: stage().origin.startsWith('http:') }),
 )
 
+const certificates = /* @__PURE__ */ once(() => certificateSecrets(stage()))
+
+/** Calls to addresses that may be called, showing each server the certificate that is meant for it. */
+const sendWith = (keepAlive: boolean): Send => {
+  const plain = createSend({ keepAlive, mayConnect: mayConnect() })
+  if (certificates().size === 0) return plain
+  const secretOf = (origin: string) => certificates().get(origin)
+  return createCertifiedSend({ send: plain, secretOf, read: (secret) => secrets().read(secret), now })
+}
+
 /** Calls of authorization servers: a connection each, because none may be sent twice by accident. */
-export const sendOnce = /* @__PURE__ */ once(() => createSend({ keepAlive: false, mayConnect: mayConnect() }))
+export const sendOnce = /* @__PURE__ */ once(() => sendWith(false))
 
 /** Calls of resource servers, over recent connections. */
-export const send = /* @__PURE__ */ once(() => createSend({ keepAlive: true, mayConnect: mayConnect() }))
+export const send = /* @__PURE__ */ once(() => sendWith(true))
 
 /** Answers to CloudFormation: the deploy names the URL, and from inside a VPC it may well be at a private address. */
 export const sendAnywhere = /* @__PURE__ */ once(() => createSend({ keepAlive: false, mayConnect: () => true }))

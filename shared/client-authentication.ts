@@ -33,7 +33,8 @@ const clientSecretPost =
     body.set('client_secret', secret)
   }
 
-const none: ClientAuthentication = (_server, client, body) => body.set('client_id', client.client_id)
+/** For those who prove nothing, and for those whose certificate does (RFC 8705 section 2). */
+const clientIdOnly: ClientAuthentication = (_server, client, body) => body.set('client_id', client.client_id)
 
 const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
 
@@ -62,7 +63,9 @@ export const authenticationOf = (
     case 'client_secret_post':
       return clientSecretPost(secret)
     case 'none':
-      return none
+    case 'tls_client_auth':
+    case 'self_signed_tls_client_auth':
+      return clientIdOnly
     case 'private_key_jwt': {
       const [key] = keys
       if (key === undefined)

@@ -5,6 +5,9 @@ import * as z from 'zod/mini'
 /** Ways to authenticate at the token endpoint, the one to ask for first; the last only where the stage chooses keys. */
 export const AUTHENTICATION_METHODS = ['client_secret_basic', 'client_secret_post', 'none', 'private_key_jwt'] as const
 
+/** Those in which the client certificate says it all (RFC 8705 section 2); for clients that an operator registered. */
+export const CERTIFICATE_METHODS = ['tls_client_auth', 'self_signed_tls_client_auth'] as const
+
 /** How our client says who it is (RFC 6749 section 2.3). */
 export type AuthenticationMethod = (typeof AUTHENTICATION_METHODS)[number]
 
@@ -18,7 +21,7 @@ export const clientSchema = () =>
     client_secret: z.optional(printable()),
     /** Seconds since the epoch; 0 never; left out where the server does not say. */
     client_secret_expires_at: z.optional(z.number()),
-    token_endpoint_auth_method: z.enum(AUTHENTICATION_METHODS),
+    token_endpoint_auth_method: z.enum([...AUTHENTICATION_METHODS, ...CERTIFICATE_METHODS]),
     id_token_signed_response_alg: z.optional(z.string()),
     registration_client_uri: z.optional(z.string()),
     registration_access_token: z.optional(printable()),

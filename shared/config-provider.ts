@@ -23,6 +23,15 @@ const account = z.strictObject({
   ),
 })
 
+const secretName = z
+  .string()
+  .check(
+    z.regex(
+      /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
+      'must be the name or ARN of a Secrets Manager secret',
+    ),
+  )
+
 const rotation = z.strictObject({
   mode: describe(
     z._default(z.enum(['off', 'keys']), 'off'),
@@ -80,17 +89,12 @@ export const provider = z
       'Where to ask who signed in, for servers that issue no ID token. There is no session where it cannot be told.',
     ),
     initial_access_token_secret: describe(
-      z.optional(
-        z
-          .string()
-          .check(
-            z.regex(
-              /^(arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:)?[\w/+=.@-]{1,512}$/,
-              'must be the name or ARN of a Secrets Manager secret',
-            ),
-          ),
-      ),
+      z.optional(secretName),
       'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
+    ),
+    certificate_secret: describe(
+      z.optional(secretName),
+      'Name or ARN of an existing Secrets Manager secret with a client certificate, its chain and its private key in PEM, shown to the servers of this provider and its APIs (mutual TLS).',
     ),
     rotation: describe(z.prefault(rotation, {}), 'How the credentials of our client are renewed.'),
     endpoint_origins: describe(

@@ -1,6 +1,7 @@
 import * as z from 'zod/mini'
 import { provider } from './config-provider.ts'
 import { describe, headerName, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
+import { certificateFaults } from './server-origins.ts'
 import { applyProfiles, contradictions } from './profiles.ts'
 
 /**
@@ -129,7 +130,7 @@ export const stageSchema = z
           complain(['providers', key, 'account', 'url'], 'must use the scheme of the issuer')
         }
       }
-      for (const { path, message } of contradictions(stage)) complain(path, message)
+      for (const { path, message } of [...contradictions(stage), ...certificateFaults(stage)]) complain(path, message)
       if (stage.session.idle_seconds > stage.session.absolute_seconds) {
         complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
       }

@@ -174,6 +174,12 @@ export const reasons = {
   server_address_refused: serverUnavailable,
   server_timeout: serverUnavailable,
   server_failed: serverUnavailable,
+  certificate_unusable: {
+    status: 503,
+    code: 'provider_not_ready',
+    sentence: 'Signing in is not set up yet. Please try again later.',
+    level: 'error',
+  },
   not_registered: {
     status: 503,
     code: 'provider_not_ready',

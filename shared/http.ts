@@ -9,6 +9,12 @@ import type { MayConnect } from './addresses.ts'
  * costs a cold start 30 to 45 ms, and it decodes bodies that a proxy must pass on as they are.
  */
 
+/** What we show a server that asks who connects (mutual TLS): PEM, our own certificate first. */
+export interface Certificate {
+  chain: string
+  key: string
+}
+
 export interface OutgoingRequest {
   method: string
   url: URL
@@ -18,6 +24,8 @@ export interface OutgoingRequest {
   timeoutMs: number
   /** Most bytes of body that are read. */
   maxBytes: number
+  /** Connections are shared only by calls that show the same one. */
+  certificate?: Certificate | undefined
 }
 
 export interface IncomingReply {
@@ -59,6 +67,12 @@ const pairs = (raw: string[]): [string, string][] => {
   for (let index = 0; index + 1 < raw.length; index += 2) headers.push([raw[index] ?? '', raw[index + 1] ?? ''])
   return headers
 }
+
+/** Servers judge a certificate after we hold the connection for made (TLS 1.3); what they refuse so they have not read. */
+const TURNED_AWAY =
+  /^ERR_SSL_\w*ALERT_(CERTIFICATE|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)/
+
+const isTurnedAway = (error: Error): boolean => 'code' in error && TURNED_AWAY.test(String(error.code))
 
 /**
  * A connection idle for longer is not used again: servers close them, and a Lambda instance that was frozen in between
@@ -117,6 +131,7 @@ export const createSend = ({
             ? outgoing.headers
             : { ...outgoing.headers, 'content-length': String(outgoing.body.length) },
         agent,
+        ...(outgoing.certificate && { cert: outgoing.certificate.chain, key: outgoing.certificate.key }),
         maxHeaderSize: MAX_HEADER_BYTES,
       })
       const fail = (fault: HttpFault): void => {
@@ -132,7 +147,7 @@ export const createSend = ({
       })
       request.on('error', (error) => {
         if (error instanceof AddressRefused) fail(new HttpFault('address_refused', error))
-        else fail(new HttpFault(connected ? 'broken' : 'unreachable', error))
+        else fail(new HttpFault(connected && !isTurnedAway(error) ? 'broken' : 'unreachable', error))
       })
       // Nobody asked for another protocol, and without this the call would wait for its deadline.
       request.on('upgrade', () => fail(new HttpFault('broken')))

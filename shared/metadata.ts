@@ -56,6 +56,22 @@ const openidUrl = (issuer: URL): URL =>
 
 const invalid = (detail: string): Failure => new Failure('metadata_invalid', { detail })
 
+/** What a client calls directly may be elsewhere for those with a certificate (RFC 8705 section 5). */
+const ALIASED: ReadonlySet<string> = new Set([
+  'token_endpoint',
+  'registration_endpoint',
+  'revocation_endpoint',
+  'userinfo_endpoint',
+  'pushed_authorization_request_endpoint',
+])
+
+const withAliases = (value: unknown): unknown => {
+  if (typeof value !== 'object' || value === null || !('mtls_endpoint_aliases' in value)) return value
+  const { mtls_endpoint_aliases: aliases } = value
+  if (typeof aliases !== 'object' || aliases === null) throw invalid('mtls_endpoint_aliases is not an object')
+  return { ...value, ...Object.fromEntries(Object.entries(aliases).filter(([name]) => ALIASED.has(name))) }
+}
+
 /** Another issuer as its metadata write it, where that can be shown. */
 const shownIssuer = (issuer: string): string => (/^https?:\/\/[\x21-\x7e]{1,200}$/.test(issuer) ? `, ${issuer}` : '')
 
@@ -82,11 +98,17 @@ const judgeEndpoints = (metadata: Metadata, issuer: string, endpointOrigins: rea
 /**
  * The metadata are those of this issuer and can be used: endpoints are https (or http on loopback when the issuer is) and on an
  * allowed origin, S256 is announced, and a code can be asked for and comes back in a query.
+ * With `mutualTls` they are those for clients with a certificate.
  * @throws metadata_invalid
- * @see RFC 8414 sections 2 and 3.3, RFC 9700 section 2.1.1
+ * @see RFC 8414 sections 2 and 3.3, RFC 9700 section 2.1.1, RFC 8705 section 5
  */
-export const judgeMetadata = (value: unknown, issuer: string, endpointOrigins: readonly string[]): Metadata => {
-  const parsed = metadataSchema().safeParse(value)
+export const judgeMetadata = (
+  value: unknown,
+  issuer: string,
+  endpointOrigins: readonly string[],
+  mutualTls = false,
+): Metadata => {
+  const parsed = metadataSchema().safeParse(mutualTls ? withAliases(value) : value)
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.')))].join(', ')
     throw invalid(`the metadata lack or misspell ${members}`)
@@ -151,5 +173,9 @@ export const findMetadata = async (send: Send, issuer: string): Promise<Metadata
  * @throws metadata_invalid, server_unreachable, server_address_refused, server_timeout, server_failed; the detail says in words why a server
  * cannot be used
  */
-export const discover = async (send: Send, issuer: string, endpointOrigins: readonly string[]): Promise<Metadata> =>
-  judgeMetadata((await findMetadata(send, issuer)).value, issuer, endpointOrigins)
+export const discover = async (
+  send: Send,
+  issuer: string,
+  endpointOrigins: readonly string[],
+  mutualTls = false,
+): Promise<Metadata> => judgeMetadata((await findMetadata(send, issuer)).value, issuer, endpointOrigins, mutualTls)

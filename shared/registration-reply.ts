@@ -1,6 +1,6 @@
 import * as z from 'zod/mini'
 import { AUTHENTICATION_METHODS, printable } from './client.ts'
-import type { AuthenticationMethod, Client } from './client.ts'
+import type { Client } from './client.ts'
 import { Failure } from './errors.ts'
 import { jsonObject } from './json-reply.ts'
 import type { IncomingReply } from './http.ts'
@@ -33,7 +33,7 @@ export const refused = (detail: string): Failure => new Failure('registration_re
 /** What was asked for, as far as the reply must agree with it. */
 export interface Asked {
   redirect_uri: string
-  method: AuthenticationMethod
+  method: Client['token_endpoint_auth_method']
   /** Where the registration may be managed. */
   origins: ReadonlySet<string>
   /** The client that was read or updated: its credentials stay where the reply does not bring others. */

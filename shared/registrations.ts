@@ -183,7 +183,7 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     const name = deps.secretOf(provider)
     if (settings === undefined || name === undefined) throw new Failure('provider_unknown', { detail: provider })
     const { issuer, endpoint_origins: endpointOrigins } = settings
-    const metadata = await discover(deps.send, issuer, endpointOrigins)
+    const metadata = await discover(deps.send, issuer, endpointOrigins, settings.certificate_secret !== undefined)
     const secret = createProviderSecret(deps.versions, name)
     const wanted = registrationRequest(deps.stage, provider, settings, undefined)
     const task = { provider, settings, secret, metadata, wanted, effort }

@@ -9,6 +9,7 @@ import {
   randomBytes,
   randomInt,
   sign,
+  X509Certificate,
 } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { Failure } from './errors.ts'
@@ -109,6 +110,15 @@ export const signWith = (key: { kty: 'EC'; crv: 'P-256'; x: string; y: string; d
     key: createPrivateKey({ key, format: 'jwk' }),
     dsaEncoding: 'ieee-p1363',
   }).toString('base64url')
+
+/** Whether that is a certificate, and this its private key (both PEM). */
+export const isCertificateOf = (certificate: string, key: string): boolean => {
+  try {
+    return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key))
+  } catch {
+    return false
+  }
+}
 
 /** A PKCE verifier of 128 characters (RFC 7636 section 4.1). */
 export const newCodeVerifier = (): string => random(96)

@@ -1,7 +1,7 @@
 import * as z from 'zod/mini'
 import { requestedScope } from './client-metadata.ts'
-import { clientSchema, printable } from './client.ts'
-import type { AuthenticationMethod, Client } from './client.ts'
+import { CERTIFICATE_METHODS, clientSchema, printable } from './client.ts'
+import type { Client } from './client.ts'
 import type { Stage } from './config.ts'
 import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
@@ -13,7 +13,7 @@ import { callbackUrl } from './stage.ts'
  * we know of the server is kept beside it in ours, so that neither side overwrites the other.
  */
 
-const METHODS = ['client_secret_basic', 'client_secret_post', 'none'] as const satisfies AuthenticationMethod[]
+const METHODS = ['client_secret_basic', 'client_secret_post', 'none', ...CERTIFICATE_METHODS] as const
 
 const writtenClient = () =>
   z.strictObject({
@@ -108,9 +108,15 @@ export const staticRegistration = (
   const { retiring: before = [], ...current } = written(provider, value)
   const asClient = (given: WrittenClient): Client => {
     const method = methodOf(given, metadata)
-    if (method !== 'none' && given.client_secret === undefined) {
-      const words = `the secret of its static client must have client_secret, for ${method}`
-      throw new Failure('not_registered', { detail: `${provider}: ${words}` })
+    const byCertificate = CERTIFICATE_METHODS.some((name) => name === method)
+    const lacks = (words: string): never => {
+      throw new Failure('not_registered', { detail: `${provider}: ${words}, for ${method}` })
+    }
+    if (byCertificate && stage.providers[provider]?.certificate_secret === undefined) {
+      return lacks('the stage must name a certificate_secret')
+    }
+    if (method !== 'none' && !byCertificate && given.client_secret === undefined) {
+      return lacks('the secret of its static client must have client_secret')
     }
     const scope = requestedScope(metadata, stage.providers[provider]?.scopes)
     const redirect_uri = callbackUrl(stage, provider)

@@ -52,6 +52,8 @@ export function instanceEnvironment(definition: FunctionDefinition, endpoints: E
   return {
     // Node.js cannot open sockets on Windows without it.
     ...(process.env['SystemRoot'] ? { SystemRoot: process.env['SystemRoot'] } : {}),
+    // Authorities that this machine trusts beside the usual ones.
+    ...(process.env['NODE_EXTRA_CA_CERTS'] ? { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] } : {}),
     ...definition.environment,
     // Away from the developer's own home, so that no ~/.aws reaches the function.
     HOME: definition.taskRoot,

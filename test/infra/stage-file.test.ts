@@ -134,6 +134,7 @@ const refused: Record<string, unknown[]> = {
     1,
     null,
   ],
+  'providers.main.certificate_secret': ['', 'a b', 'name\n', 'arn:aws:iam::1:role/x', 'x'.repeat(513), 1, null],
   'providers.main.endpoint_origins': [null, 'https://a.example', many(9)],
   default_provider: [...notNames, 'nobody', '__proto__', 'constructor'],
   apis: [null, [], 'orders'],
@@ -268,6 +269,26 @@ describe('what does not belong together', () => {
       'keys for a client that an operator registers',
       { providers: { main: { ...good.providers.main, client: 'static', rotation: { mode: 'keys' } } } },
       /^providers\.main\.rotation\.mode: must be left out where client is static/,
+    ],
+    [
+      'a client certificate on an origin of a provider with none',
+      {
+        providers: {
+          ...good.providers,
+          main: { ...good.providers.main, certificate_secret: 'mine' },
+          twin: { issuer: 'https://as.example.com/twin' },
+        },
+      },
+      /^providers\.main\.certificate_secret: must be that of twin too, which has servers on https:\/\/as\.example\.com/,
+    ],
+    [
+      'a client certificate without TLS',
+      {
+        origin: 'http://localhost:8080',
+        providers: { main: { issuer: 'http://localhost:8081', certificate_secret: 'mine' } },
+        apis: {},
+      },
+      /^providers\.main\.certificate_secret: needs https: http:\/\/localhost:8081 can be shown no certificate$/,
     ],
     [
       'http beside https',

@@ -43,6 +43,8 @@ export type StrictOptions = {
   /** The `iss` of RFC 9207 in authorization responses; true unless told. */
   iss?: boolean
   users?: Record<string, JWTPayload>
+  /** Where others find it, if something stands in front of it. */
+  publicUrl?: string
 }
 
 const random = (): string => randomBytes(24).toString('base64url')
@@ -253,23 +255,23 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     }
   }
 
+  const served: Endpoint[] = ['register', 'authorize', 'token', 'revoke']
+  if (openid) served.push('jwks', 'userinfo', 'end_session')
+  if (options.par) served.push('par')
   const endpointOf = (_method: string, path: string): Endpoint => {
     if (path.startsWith('/.well-known/')) return 'metadata'
-    if (path.startsWith('/register/')) return 'client'
-    const plain: Endpoint[] = ['register', 'authorize', 'token', 'revoke']
-    const oidc: Endpoint[] = ['jwks', 'userinfo', 'end_session']
-    const served = [...plain, ...(openid ? oidc : []), ...(options.par ? (['par'] as const) : [])]
-    return served.find((name) => path === `/${name}`) ?? 'other'
+    return path.startsWith('/register/') ? 'client' : (served.find((name) => path === `/${name}`) ?? 'other')
   }
 
-  const server = await startRecordingServer<Endpoint>(endpointOf, async (request, url) => {
+  const answer = async (request: Received & { endpoint: Endpoint }, url: string) => {
     try {
       return await respond(request, url)
     } catch (error) {
       if (error instanceof Refusal) return error.answer
       throw error
     }
-  })
+  }
+  const server = await startRecordingServer<Endpoint>(endpointOf, answer, options.publicUrl)
 
   return {
     ...server,

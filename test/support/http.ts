@@ -1,4 +1,5 @@
-import { request } from 'node:http'
+import { request as requestPlain } from 'node:http'
+import { request as requestSecure } from 'node:https'
 
 /** One answer of a server, its body read whole. Header names are lower case; repeated ones are joined with `, `. */
 export type Reply = {
@@ -46,9 +47,10 @@ export const exchange = ({
     lines.push(['Content-Length', String(payload?.length ?? 0)])
   }
   if (!named.has('connection')) lines.push(['Connection', 'close'])
-  const outgoing = request({
+  const secure = target.protocol === 'https:'
+  const outgoing = (secure ? requestSecure : requestPlain)({
     host: target.hostname.replace(/^\[|\]$/g, ''),
-    port: target.port === '' ? 80 : target.port,
+    port: target.port === '' ? (secure ? 443 : 80) : target.port,
     method,
     path,
     headers: lines.flatMap(([name, value]) => [name, Buffer.from(value, 'utf8').toString('latin1')]),

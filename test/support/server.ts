@@ -36,11 +36,13 @@ export const json = (status: number, members: object, headers: Record<string, st
 
 /**
  * Starts a server on a free port of `127.0.0.1` that records what reaches it and lets tests put faults before its
- * endpoints. `endpointOf` names the endpoint of a request; `answer` is what the server does when it is well.
+ * endpoints. `endpointOf` names the endpoint of a request; `answer` is what the server does when it is well;
+ * `publicUrl` is where others find it, if something stands in front of it.
  */
 export const startRecordingServer = async <Endpoint extends string>(
   endpointOf: (method: string, path: string) => Endpoint,
   answer: (request: Received & { endpoint: Endpoint }, url: string) => Answer | Promise<Answer>,
+  publicUrl?: string,
 ) => {
   const requests: (Received & { endpoint: Endpoint })[] = []
   const planned: { endpoint: Endpoint; fault: Fault }[] = []
@@ -75,10 +77,13 @@ export const startRecordingServer = async <Endpoint extends string>(
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
-  const url = `http://127.0.0.1:${typeof address === 'object' && address ? address.port : 0}`
+  const own = `http://127.0.0.1:${typeof address === 'object' && address ? address.port : 0}`
+  const url = publicUrl ?? own
 
   return {
     url,
+    /** Where it listens, whatever stands in front of it. */
+    own,
     /** Everything that arrived, oldest first. */
     requests: requests as readonly (Received & { endpoint: Endpoint })[],
     count,
