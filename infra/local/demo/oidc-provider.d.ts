@@ -65,6 +65,7 @@ declare module 'oidc-provider' {
   export class Provider {
     constructor(issuer: string, configuration: Record<string, unknown>)
     Client: { find(id: string): Promise<Client | undefined> }
+    InitialAccessToken: new (values: { policies: string[] }) => { save(): Promise<string> }
     Grant: {
       new (owner: { accountId: string | undefined; clientId: string }): Grant
       find(id: string): Promise<Grant | undefined>
