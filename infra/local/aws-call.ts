@@ -15,6 +15,8 @@ export interface AwsCall {
   action: string
   resources: string[]
   input: Record<string, unknown>
+  /** What else the caller must be allowed to do. */
+  also?: { action: string; resource: string }[]
 }
 
 /** A refusal as an AWS JSON API words it; `members` are further members of the error body, such as `Item`. */
@@ -75,6 +77,7 @@ interface AwsApi {
   json: '1.0' | '1.1'
   operations: Record<string, AwsOperation>
   resources: (operation: string, input: Record<string, unknown>) => string[]
+  also?: (operation: string, input: Record<string, unknown>) => NonNullable<AwsCall['also']>
 }
 
 /** A running emulator: where the SDK finds it, a way in past signature, gate and policy, and its end. */
@@ -104,9 +107,10 @@ export async function serveAws(api: AwsApi, gate: Gate): Promise<AwsServer> {
     const input = await readInput(request)
     const action = `${api.service}:${operation}`
     const resources = api.resources(operation, input)
+    const also = api.also?.(operation, input) ?? []
     let replyIsLost = false
     try {
-      const fault = await gate({ accessKeyId, service: api.service, action, resources, input })
+      const fault = await gate({ accessKeyId, service: api.service, action, resources, input, also })
       if (fault) throw new AwsRefusal(fault)
     } catch (error) {
       if (error !== loseReply) throw error

@@ -18,6 +18,7 @@ import {
   statementsOf,
   tableInput,
 } from './resources.ts'
+import { ruleArn, type Schedules } from './schedules.ts'
 import type { SecretsManager } from './secrets-manager.ts'
 import { type Assembly, createResolver, type Resource, type ResourceValues } from './template.ts'
 
@@ -26,6 +27,9 @@ export interface CreationParts {
   dynamoDb: AwsServer
   secretsManager: SecretsManager
   customResources: CustomResources
+  schedules: Schedules
+  /** Where the permissions of the template are collected. */
+  permissions: Permission[]
   principals: Map<string, Principal>
   startFunction: (definition: FunctionDefinition) => FunctionPool
   onProgress?: (message: string) => void
@@ -37,7 +41,6 @@ export interface CreatedResources {
   physicalIds: Map<string, string>
   outputs: Record<string, unknown>
   api: { apiId: string; routes: Properties[]; integrations: Map<string, Properties> }
-  permissions: Permission[]
 }
 
 /** A resource could not be created; `reason` is why, for a custom resource in its function's own words. */
@@ -66,13 +69,13 @@ export async function createResources(
   stackId: string,
   parts: CreationParts,
 ): Promise<CreatedResources> {
-  const { dynamoDb, secretsManager, customResources, principals, startFunction, onProgress } = parts
+  const { dynamoDb, secretsManager, customResources, schedules, permissions, principals, startFunction, onProgress } =
+    parts
   const { stackName, assetFolder } = assembly
   const resolver = createResolver(stackName, stackId)
   const roles: Role[] = []
   const functions = new Map<string, FunctionPool>()
   const physicalIds = new Map<string, string>()
-  const permissions: Permission[] = []
   const api: CreatedResources['api'] = { apiId: '', routes: [], integrations: new Map() }
 
   const create = async (resource: Resource, properties: Properties): Promise<ResourceValues> => {
@@ -98,11 +101,28 @@ export async function createResources(
       case 'AWS::SecretsManager::Secret': {
         const value = secretValue(properties)
         const name = nameOf('Name', 100)
+        const { Description: description } = properties
         const arn = await secretsManager.createSecret({
           Name: name,
+          ...(typeof description === 'string' && { Description: description }),
           ...(value === undefined ? {} : { SecretString: value }),
         })
         return { ref: arn, attributes: { Id: arn } }
+      }
+      case 'AWS::SecretsManager::RotationSchedule': {
+        const { SecretId, RotationLambdaARN, RotationRules, RotateImmediatelyOnUpdate } = properties
+        await secretsManager.call('RotateSecret', {
+          SecretId,
+          RotationLambdaARN,
+          RotationRules: isRecord(RotationRules) ? RotationRules : {},
+          RotateImmediately: RotateImmediatelyOnUpdate ?? true,
+        })
+        return { ref: String(SecretId) }
+      }
+      case 'AWS::Events::Rule': {
+        const name = nameOf('Name', 64)
+        schedules.add(logicalId, name, properties)
+        return { ref: name, attributes: { Arn: ruleArn(name) } }
       }
       case 'AWS::IAM::Role': {
         const role = createRole(nameOf('RoleName', 64), properties)
@@ -175,5 +195,5 @@ export async function createResources(
     }
   }
   const outputs = resolver.resolve(assembly.outputs, 'An output')
-  return { functions, physicalIds, outputs: isRecord(outputs) ? outputs : {}, api, permissions }
+  return { functions, physicalIds, outputs: isRecord(outputs) ? outputs : {}, api }
 }

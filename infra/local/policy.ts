@@ -96,10 +96,11 @@ const transactionActions: Record<string, string> = {
   Delete: 'dynamodb:DeleteItem',
 }
 
-/** What a call must be allowed to do: its action on each resource; for a transaction, the action of each of its items. */
+/** What a call must be allowed to do: its action on each resource and what it leads to; for a transaction, the action of each of its items. */
 export function needsOf(call: AwsCall): { action: string; resource: string }[] {
   const items = call.action === 'dynamodb:TransactWriteItems' ? call.input['TransactItems'] : undefined
-  if (!Array.isArray(items)) return call.resources.map((resource) => ({ action: call.action, resource }))
+  if (!Array.isArray(items))
+    return [...call.resources.map((resource) => ({ action: call.action, resource })), ...(call.also ?? [])]
   return items.filter(isRecord).flatMap((item) =>
     Object.entries(item).map(([member, request]) => ({
       action: transactionActions[member] ?? call.action,

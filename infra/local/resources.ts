@@ -1,7 +1,8 @@
-import { randomBytes, randomInt } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { ACCOUNT_ID, isRecord, REGION, tableArn } from './aws-call.ts'
 import type { FunctionDefinition } from './function-environment.ts'
 import type { Statement } from './policy.ts'
+import { generateSecretString } from './secret-generation.ts'
 
 /** The properties of a resource with every intrinsic function resolved. */
 export type Properties = Record<string, unknown>
@@ -34,37 +35,7 @@ export function tableInput(name: string, properties: Properties) {
 export function secretValue(properties: Properties): string | undefined {
   if (typeof properties['SecretString'] === 'string') return properties['SecretString']
   const generate = properties['GenerateSecretString']
-  if (!isRecord(generate)) return undefined
-  const password = randomPassword(generate)
-  const key = generate['GenerateStringKey']
-  if (typeof key !== 'string') return password
-  const template: unknown = JSON.parse(textOf(generate['SecretStringTemplate'], '{}'))
-  return JSON.stringify({ ...(isRecord(template) ? template : {}), [key]: password })
-}
-
-function randomPassword(generate: Properties): string {
-  const without = textOf(generate['ExcludeCharacters'], '')
-  const kinds = [
-    ['ExcludeLowercase', 'abcdefghijklmnopqrstuvwxyz'],
-    ['ExcludeUppercase', 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'],
-    ['ExcludeNumbers', '0123456789'],
-    ['ExcludePunctuation', '!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~'],
-  ] as const
-  const sets = kinds
-    .filter(([flag]) => generate[flag] !== true)
-    .map(([, characters]) => characters.split('').filter((character) => !without.includes(character)))
-    .filter((characters) => characters.length > 0)
-  const all = [...sets.flat(), ...(generate['IncludeSpace'] === true ? [' '] : [])]
-  const one = (characters: string[]) => characters[randomInt(characters.length)] ?? ''
-  const length = Number(generate['PasswordLength'] ?? 32)
-  const required = generate['RequireEachIncludedType'] === false ? [] : sets.map(one)
-  const rest = Array.from({ length: length - required.length }, () => one(all))
-  // The required ones must not always come first.
-  return [...required, ...rest]
-    .map((character) => ({ character, order: randomInt(2 ** 32) }))
-    .toSorted((a, b) => a.order - b.order)
-    .map(({ character }) => character)
-    .join('')
+  return isRecord(generate) ? generateSecretString(generate) : undefined
 }
 
 /** A role while the stack is created: policies that name it add their statements. */
@@ -118,32 +89,50 @@ export function functionDefinition(
   }
 }
 
-/** A Lambda permission, as far as it concerns API Gateway. */
+/** A Lambda permission: which service may invoke a function, and on behalf of what. */
 export interface Permission {
   functionName: string
   principal: string
   sourceArn: string | undefined
+  sourceAccount: string | undefined
 }
 
 /** Reads a permission to invoke a function; `FunctionName` may be a name or an ARN. */
 export function permissionOf(properties: Properties): Permission {
-  const { FunctionName: name, Principal: principal, SourceArn: source } = properties
+  const { FunctionName: name, Principal: principal, SourceArn: source, SourceAccount: account } = properties
   return {
     functionName: String(name).split(':').at(-1) ?? '',
     principal: properties['Action'] === 'lambda:InvokeFunction' ? String(principal) : '',
     sourceArn: typeof source === 'string' ? source : undefined,
+    sourceAccount: typeof account === 'string' ? account : undefined,
   }
 }
 
-/** True when one of the permissions lets the API invoke the function for the route. */
-export function maySend(permissions: Permission[], functionName: string, apiId: string, routeKey: string): boolean {
-  const source = `arn:aws:execute-api:${REGION}:${ACCOUNT_ID}:${apiId}/$default/${routeKey.replace(' ', '')}`
+/** True when one of the permissions lets the service invoke the function for a resource of this account. */
+export function mayInvoke(
+  permissions: readonly Permission[],
+  functionName: string,
+  principal: string,
+  source: string,
+): boolean {
   return permissions.some(
     (permission) =>
       permission.functionName === functionName &&
-      permission.principal === 'apigateway.amazonaws.com' &&
+      permission.principal === principal &&
+      (permission.sourceAccount === undefined || permission.sourceAccount === ACCOUNT_ID) &&
       (permission.sourceArn === undefined || matchesArn(permission.sourceArn, source)),
   )
+}
+
+/** True when one of the permissions lets the API invoke the function for the route. */
+export function maySend(
+  permissions: readonly Permission[],
+  functionName: string,
+  apiId: string,
+  routeKey: string,
+): boolean {
+  const source = `arn:aws:execute-api:${REGION}:${ACCOUNT_ID}:${apiId}/$default/${routeKey.replace(' ', '')}`
+  return mayInvoke(permissions, functionName, 'apigateway.amazonaws.com', source)
 }
 
 function matchesArn(pattern: string, arn: string): boolean {

@@ -1,9 +1,9 @@
 import { type AwsRefusal, refusal } from './aws-call.ts'
 
-/** One value of a secret; `stages` are the staging labels attached to it. */
+/** One value of a secret; `stages` are the staging labels attached to it. A rotation begins with a version that has no value yet. */
 export interface Version {
   id: string
-  value: string
+  value: string | undefined
   createdMs: number
   stages: string[]
 }
@@ -17,6 +17,7 @@ export interface Secret {
   changedMs: number
   deletedMs: number | undefined
   versions: Map<string, Version>
+  rotation?: { lambdaArn: string; rules: Record<string, unknown>; rotatedMs: number | undefined }
 }
 
 /** The number of staging labels that one version can carry. */
@@ -24,8 +25,8 @@ export const maxStages = 20
 
 /** The secret has this version, with these labels moved to it from wherever they were. */
 export function addVersion(secret: Secret, version: Version, stages: string[]): void {
-  for (const stage of new Set(stages)) attach(secret, stage, version)
   secret.versions.set(version.id, version)
+  for (const stage of new Set(stages)) attach(secret, stage, version)
   secret.changedMs = version.createdMs
 }
 
@@ -34,6 +35,8 @@ function attach(secret: Secret, stage: string, version: Version): void {
   const holder = detach(secret, stage)
   version.stages.push(stage)
   if (stage !== 'AWSCURRENT' || !holder || holder === version) return
+  // What was pending is current now.
+  version.stages = version.stages.filter((label) => label !== 'AWSPENDING')
   detach(secret, 'AWSPREVIOUS')
   holder.stages.push('AWSPREVIOUS')
 }
@@ -88,19 +91,19 @@ export function moveStage(
   attach(secret, stage, to)
 }
 
-/** The version by its id, by a staging label, or by both where they agree; AWSCURRENT where neither is given. */
+/** The version by its id, by a staging label, or by both where they agree; AWSCURRENT where neither is given. Its value is there. */
 export function chooseVersion(secret: Secret, id: string | undefined, stage: string | undefined): Version {
   if (id === undefined) {
     const label = stage ?? 'AWSCURRENT'
     const version = holderOf(secret, label)
-    if (version) return version
+    if (version?.value !== undefined) return version
     throw refusal(
       'ResourceNotFoundException',
       `Secrets Manager can't find the specified secret value for staging label: ${label}`,
     )
   }
   const version = secret.versions.get(id)
-  if (!version)
+  if (version?.value === undefined)
     throw refusal(
       'ResourceNotFoundException',
       `Secrets Manager can't find the specified secret value for VersionId: ${id}`,
@@ -113,7 +116,8 @@ export function chooseVersion(secret: Secret, id: string | undefined, stage: str
   return version
 }
 
-function holderOf(secret: Secret, stage: string): Version | undefined {
+/** The version that has a staging label. */
+export function holderOf(secret: Secret, stage: string): Version | undefined {
   return [...secret.versions.values()].find(({ stages }) => stages.includes(stage))
 }
 

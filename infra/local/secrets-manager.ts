@@ -1,4 +1,4 @@
-import { randomInt, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import {
   ACCOUNT_ID,
   type AwsOperation,
@@ -9,9 +9,12 @@ import {
   REGION,
   serveAws,
 } from './aws-call.ts'
+import { generateSecretString } from './secret-generation.ts'
+import { createRotations, describeRotation, type RotationOptions, rotationToken } from './secret-rotation.ts'
 import {
   addVersion,
   chooseVersion,
+  holderOf,
   invalidParameter,
   maxStages,
   moveStage,
@@ -25,18 +28,27 @@ const arnPrefix = `arn:aws:secretsmanager:${REGION}:${ACCOUNT_ID}:secret:`
 const maxValueBytes = 65_536
 const dayMs = 86_400_000
 
-/** A Secrets Manager, and `createSecret` for the operator of the local run: the new secret's ARN, past gate and policy. */
+/** A Secrets Manager, and what the operator of the local run has of it. */
 export interface SecretsManager extends AwsServer {
+  /** The new secret's ARN, past gate and policy. */
   createSecret: (secret: { Name: string; Description?: string; SecretString?: string }) => Promise<string>
+  /** Resolves when no rotation is under way any more. */
+  rotationIsIdle: () => Promise<void>
 }
 
 /**
  * A Secrets Manager answers on a free port of 127.0.0.1, empty, its values in memory only. It knows the operations that
- * read and write values and staging labels; rotation is not among them, nor are binary values.
+ * read, write and rotate values and move staging labels; binary values are not among them. Nothing is rotated by time.
  * Source: AWS Secrets Manager API reference.
  */
-export async function startSecretsManager(options: { gate: Gate }): Promise<SecretsManager> {
+export async function startSecretsManager(options: {
+  gate: Gate
+  rotation?: RotationOptions
+}): Promise<SecretsManager> {
   const secrets = new Map<string, Secret>()
+  const rotations = createRotations(
+    options.rotation ?? { invoke: () => Promise.reject(new Error('there are no functions')) },
+  )
 
   /** By name, ARN, or ARN without the random suffix. */
   const find = (secretId: unknown): Secret | undefined => {
@@ -81,7 +93,7 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
       }
       const nowMs = Date.now()
       const secret: Secret = {
-        arn: `${arnPrefix}${name}-${suffix()}`,
+        arn: `${arnPrefix}${name}-${arnSuffix()}`,
         name,
         description: optionalText(input, 'Description'),
         createdMs: nowMs,
@@ -103,10 +115,13 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
       if (value === undefined)
         throw refusal('InvalidRequestException', 'You must provide either SecretString or SecretBinary.')
       const existing = secret.versions.get(token)
-      if (existing && existing.value !== value)
+      if (existing?.value !== undefined && existing.value !== value)
         throw refusal('ResourceExistsException', 'A resource with the ID you requested already exists.')
       const version = existing ?? { id: token, value, createdMs: Date.now(), stages: [] }
-      if (!existing) addVersion(secret, version, secret.versions.size === 0 ? [...stages, 'AWSCURRENT'] : stages)
+      if (existing?.value === undefined) {
+        version.value = value
+        addVersion(secret, version, holderOf(secret, 'AWSCURRENT') ? stages : [...stages, 'AWSCURRENT'])
+      }
       return { ARN: secret.arn, Name: secret.name, VersionId: token, VersionStages: version.stages }
     },
 
@@ -135,6 +150,19 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
       return { ARN: secret.arn, Name: secret.name }
     },
 
+    RotateSecret: (input) => {
+      const secret = getLive(input)
+      const token = rotationToken(input)
+      rotations.rotate(secret, input, token)
+      return { ARN: secret.arn, Name: secret.name, VersionId: token }
+    },
+
+    ListSecrets: (input) => ({
+      SecretList: [...secrets.values()]
+        .filter((secret) => secret.deletedMs === undefined && fitsFilters(secret, input['Filters']))
+        .map(({ arn, name, description }) => ({ ARN: arn, Name: name, Description: description })),
+    }),
+
     DescribeSecret: (input) => {
       const secret = get(input)
       const labelled = [...secret.versions.values()].filter(({ stages }) => stages.length > 0)
@@ -145,6 +173,7 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
         CreatedDate: secret.createdMs / 1000,
         LastChangedDate: secret.changedMs / 1000,
         DeletedDate: secret.deletedMs === undefined ? undefined : secret.deletedMs / 1000,
+        ...describeRotation(secret),
         VersionIdsToStages:
           labelled.length === 0 ? undefined : Object.fromEntries(labelled.map(({ id, stages }) => [id, stages])),
       }
@@ -159,7 +188,7 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
       const nowMs = Date.now()
       if (force === true) {
         const name = requiredText(input, 'SecretId')
-        const secret = find(name) ?? { arn: `${arnPrefix}${name}-${suffix()}`, name }
+        const secret = find(name) ?? { arn: `${arnPrefix}${name}-${arnSuffix()}`, name }
         secrets.delete(secret.name)
         return { ARN: secret.arn, Name: secret.name, DeletionDate: nowMs / 1000 }
       }
@@ -174,14 +203,36 @@ export async function startSecretsManager(options: { gate: Gate }): Promise<Secr
     const secretId = optionalText(input, 'SecretId') ?? optionalText(input, 'Name') ?? '*'
     return [find(secretId)?.arn ?? (/^arn:|^\*$/.test(secretId) ? secretId : arnPrefix + secretId)]
   }
+  /** Who rotates a secret must be allowed to invoke its function. */
+  const also = (operation: string, input: Input) => {
+    const functionArn = operation === 'RotateSecret' ? find(input['SecretId'])?.rotation?.lambdaArn : undefined
+    return functionArn === undefined ? [] : [{ action: 'lambda:InvokeFunction', resource: functionArn }]
+  }
   const server = await serveAws(
-    { service: 'secretsmanager', target: 'secretsmanager', json: '1.1', operations, resources },
+    { service: 'secretsmanager', target: 'secretsmanager', json: '1.1', operations, resources, also },
     options.gate,
   )
   return {
     ...server,
+    close: async () => {
+      await rotations.close()
+      await server.close()
+    },
+    rotationIsIdle: rotations.idle,
     createSecret: async (secret) => String((await server.call('CreateSecret', { ...secret }))['ARN']),
   }
+}
+
+/** ListSecrets by description: the words that it begins with, whatever their case. */
+function fitsFilters(secret: Secret, filters: unknown): boolean {
+  if (filters === undefined) return true
+  if (!Array.isArray(filters)) throw invalidParameter('Filters is a list.')
+  return filters.every((filter) => {
+    const { Key: key, Values: values } = isRecord(filter) ? filter : {}
+    if (key !== 'description' || !Array.isArray(values))
+      throw invalidParameter(`The local run filters by description, not by ${String(key)}.`)
+    return values.some((value) => (secret.description ?? '').toLowerCase().startsWith(String(value).toLowerCase()))
+  })
 }
 
 function optionalText(input: Input, member: string): string | undefined {
@@ -226,51 +277,7 @@ function readStages(input: Input): string[] {
   return stages
 }
 
-const lower = 'abcdefghijklmnopqrstuvwxyz'
-const digits = '0123456789'
-
-function pick(alphabet: string): string {
-  return alphabet.charAt(randomInt(alphabet.length))
-}
-
 /** The six random characters that AWS appends to a secret's name in its ARN. */
-function suffix(): string {
-  return Array.from({ length: 6 }, () => pick(lower + lower.toUpperCase() + digits)).join('')
-}
-
-/** A template's boolean: CloudFormation takes `"true"` for `true`. */
-function isOn(value: unknown, fallback: boolean): boolean {
-  return value === undefined ? fallback : value === true || value === 'true'
-}
-
-/**
- * A new value for a secret by the template's `GenerateSecretString`: a random password, or a JSON object with one in it.
- * Source: CloudFormation AWS::SecretsManager::Secret GenerateSecretString.
- */
-export function generateSecretString(properties: Record<string, unknown>): string {
-  const excluded = optionalText(properties, 'ExcludeCharacters') ?? ''
-  const length = Number(properties['PasswordLength'] ?? 32)
-  const types = [
-    isOn(properties['ExcludeLowercase'], false) ? '' : lower,
-    isOn(properties['ExcludeUppercase'], false) ? '' : lower.toUpperCase(),
-    isOn(properties['ExcludeNumbers'], false) ? '' : digits,
-    isOn(properties['ExcludePunctuation'], false) ? '' : '!"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~',
-    isOn(properties['IncludeSpace'], false) ? ' ' : '',
-  ].map((type) => Array.from(type, (character) => (excluded.includes(character) ? '' : character)).join(''))
-  const included = types.filter((type) => type !== '')
-  const required = isOn(properties['RequireEachIncludedType'], true) ? included : []
-  if (included.length === 0 || !(length >= Math.max(1, required.length) && length <= 4096))
-    throw invalidParameter(`GenerateSecretString allows no password of ${length} characters.`)
-
-  const characters: string[] = []
-  for (const type of [...required, ...Array.from({ length: length - required.length }, () => included.join(''))])
-    characters.splice(randomInt(characters.length + 1), 0, pick(type))
-  const password = characters.join('')
-
-  const { SecretStringTemplate: template, GenerateStringKey: key } = properties
-  if (template === undefined && key === undefined) return password
-  const object: unknown = JSON.parse(String(template))
-  if (!isRecord(object) || typeof key !== 'string')
-    throw invalidParameter('SecretStringTemplate is a JSON object and needs GenerateStringKey.')
-  return JSON.stringify({ ...object, [key]: password })
+function arnSuffix(): string {
+  return generateSecretString({ PasswordLength: 6, ExcludePunctuation: true, RequireEachIncludedType: false })
 }

@@ -10,7 +10,8 @@ import { createFunctionPool, type FunctionPool } from './functions.ts'
 import { createHttpApi, type HttpApiRoute } from './gateway.ts'
 import { startLambdaApi } from './lambda-api.ts'
 import { createPolicyGate, needsOf, type Principal, type Statement } from './policy.ts'
-import { maySend } from './resources.ts'
+import { mayInvoke, maySend, type Permission } from './resources.ts'
+import { createSchedules } from './schedules.ts'
 import { startSecretsManager } from './secrets-manager.ts'
 import { readAssembly } from './template.ts'
 import type { Trace } from './trace.ts'
@@ -59,6 +60,10 @@ export interface LocalStack {
   usedPermissions: readonly UsedAction[]
   /** Resolves when nothing that functions started in the background is queued or running any more. */
   backgroundIsIdle: () => Promise<void>
+  /** Resolves when no rotation of a secret is under way any more. */
+  rotationIsIdle: () => Promise<void>
+  /** A rule that goes by the clock has fired, and its targets have handled it. */
+  fire: (logicalId: string) => Promise<void>
   /** Custom resources are deleted, every process and server has ended. May be called again. */
   close: () => Promise<void>
 }
@@ -98,15 +103,34 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
     closing.push(server.close)
     const dynamoDb = await startDynamoDb({ gate })
     closing.push(dynamoDb.close)
-    const secretsManager = await startSecretsManager({ gate })
+    const permissions: Permission[] = []
+    const pools: FunctionPool[] = []
+    /** A service of AWS invokes a function, on behalf of one of its resources. */
+    const invokeAs = async (principal: string, source: string, arn: string, event: unknown): Promise<unknown> => {
+      const pool = pools.find(({ definition }) => definition.arn === arn)
+      if (!pool || !mayInvoke(permissions, pool.definition.functionName, principal, source))
+        throw new Error(`${principal} cannot invoke the function ${arn} for ${source}`)
+      return await pool.invoke(event)
+    }
+    const secretsManager = await startSecretsManager({
+      gate,
+      rotation: {
+        invoke: (arn, event) => invokeAs('secretsmanager.amazonaws.com', event.SecretId, arn, event),
+        onLog: (message) => onLog?.('Secrets Manager', message),
+      },
+    })
     closing.push(secretsManager.close)
+    const schedules = createSchedules({
+      invoke: (arn, rule, event) => invokeAs('events.amazonaws.com', rule, arn, event),
+      onLog: (message) => onLog?.('EventBridge', message),
+    })
+    closing.push(async () => schedules.close())
     for (const [Name, SecretString] of Object.entries(existingSecrets)) {
       await secretsManager.createSecret({ Name, SecretString })
     }
     const stackId = `arn:aws:cloudformation:${REGION}:${ACCOUNT_ID}:stack/${assembly.stackName}/${randomUUID()}`
     const customResources = await startCustomResources(stackId)
     closing.push(customResources.close)
-    const pools: FunctionPool[] = []
     closing.push(() => Promise.all(pools.map((pool) => pool.close())))
     closing.push(() => Promise.race([customResources.deleteAll(), pause(deleteLimitMs)]))
 
@@ -120,9 +144,9 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
       pools.push(pool)
       return pool
     }
-    const parts = { dynamoDb, secretsManager, customResources, principals, startFunction }
+    const parts = { dynamoDb, secretsManager, customResources, schedules, permissions, principals, startFunction }
     const created = await createResources(assembly, stackId, { ...parts, ...(onProgress && { onProgress }) })
-    answer = createEdge(apiOf(created, options), frontend)
+    answer = createEdge(apiOf(created, permissions, options), frontend)
     return {
       url: `http://${host}:${server.port}`,
       endpoints,
@@ -136,6 +160,8 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
       awsCalls,
       usedPermissions,
       backgroundIsIdle: lambda.idle,
+      rotationIsIdle: secretsManager.rotationIsIdle,
+      fire: schedules.fire,
       close,
     }
   } catch (error) {
@@ -167,7 +193,8 @@ function composeGate(
 }
 
 function apiOf(
-  { api, functions, permissions }: CreatedResources,
+  { api, functions }: CreatedResources,
+  permissions: readonly Permission[],
   { onLog, trace }: LocalStackOptions,
 ): RequestListener {
   const routes = api.routes.map((route): HttpApiRoute => {

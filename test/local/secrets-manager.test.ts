@@ -5,14 +5,16 @@ import {
   DescribeSecretCommand,
   GetSecretValueCommand,
   type GetSecretValueCommandInput,
+  ListSecretsCommand,
   PutSecretValueCommand,
-  RotateSecretCommand,
+  RestoreSecretCommand,
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { generateSecretString, type SecretsManager, startSecretsManager } from '../../infra/local/secrets-manager.ts'
+import { generateSecretString } from '../../infra/local/secret-generation.ts'
+import { type SecretsManager, startSecretsManager } from '../../infra/local/secrets-manager.ts'
 
 let server: SecretsManager
 let client: SecretsManagerClient
@@ -153,6 +155,19 @@ describe('a new value', () => {
   })
 })
 
+describe('a list of secrets', () => {
+  it('has those whose description begins so, and no deleted one', async () => {
+    for (const Name of ['listed', 'gone'])
+      await server.createSecret({ Name, Description: 'Some of Ours', SecretString: 'x' })
+    await server.createSecret({ Name: 'other' })
+    await client.send(new DeleteSecretCommand({ SecretId: 'gone' }))
+    const listed = (value: string) =>
+      client.send(new ListSecretsCommand({ Filters: [{ Key: 'description', Values: [value] }] }))
+    expect((await listed('some of')).SecretList?.map(({ Name }) => Name)).toEqual(['listed'])
+    expect((await listed('of ours')).SecretList).toEqual([])
+  })
+})
+
 describe('staging labels', () => {
   const rotated = async (Name: string) => {
     await server.createSecret({ Name, SecretString: 'old' })
@@ -161,12 +176,16 @@ describe('staging labels', () => {
     return { Name, old, next }
   }
 
-  it('AWSCURRENT moves with both ends named, and leaves AWSPREVIOUS behind', async () => {
+  it('AWSCURRENT moves with both ends named, leaves AWSPREVIOUS behind and takes AWSPENDING away', async () => {
     const { Name, old, next } = await rotated('move')
     await move(Name, 'AWSCURRENT', old, next)
-    expect(await stagesOf(Name)).toEqual({ [old]: ['AWSPREVIOUS'], [next]: ['AWSPENDING', 'AWSCURRENT'] })
-    await move(Name, 'AWSPENDING', next)
     expect(await stagesOf(Name)).toEqual({ [old]: ['AWSPREVIOUS'], [next]: ['AWSCURRENT'] })
+  })
+
+  it('come off a version', async () => {
+    const { Name, old, next } = await rotated('off')
+    await move(Name, 'AWSPENDING', next)
+    expect(await stagesOf(Name)).toEqual({ [old]: ['AWSCURRENT'] })
   })
 
   it('moving a label where it already is changes nothing', async () => {
@@ -223,8 +242,8 @@ describe('limits', () => {
   })
 
   it('name an operation that is not there', async () => {
-    await expect(client.send(new RotateSecretCommand({ SecretId: 'any' }))).rejects.toMatchObject(
-      refused('UnknownOperationException', /RotateSecret/),
+    await expect(client.send(new RestoreSecretCommand({ SecretId: 'any' }))).rejects.toMatchObject(
+      refused('UnknownOperationException', /RestoreSecret/),
     )
   })
 })
