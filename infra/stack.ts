@@ -14,6 +14,7 @@ import type { Bundles } from './bundle.ts'
 import { background, bundleEntries, dynamoDb, flows } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
+import { addRotation } from './rotation.ts'
 import { StageFault } from './stage-file.ts'
 
 /** The whole product: HTTP API → one function a flow → one table and a few secrets. */
@@ -148,7 +149,15 @@ export class CoatcheckStack extends Stack {
       }
     }
 
-    this.register(stage, Object.values(secretArns), bundles, environment)
+    const registrations = this.register(stage, Object.values(secretArns), bundles, environment)
+    addRotation(this, {
+      ...shared,
+      stage,
+      folderOf: (name) => bundles.folderOf(name),
+      secretArns,
+      operatorSecrets: (providers) => this.operatorSecrets(stage, providers),
+      registrations,
+    })
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
     new CfnOutput(this, 'TableName', { value: table.tableName })
     new CfnOutput(this, 'SealingKeysSecret', {
@@ -187,14 +196,24 @@ export class CoatcheckStack extends Stack {
     )
   }
 
+  /** Reading what operators keep for registering at these providers. */
+  private operatorSecrets(stage: Stage, providers: readonly string[]): Grant {
+    const named = providers.flatMap((name) => stage.providers[name] ?? [])
+    return {
+      actions: ['secretsmanager:GetSecretValue'],
+      resources: this.existing(
+        named.flatMap((provider) => [provider.initial_access_token_secret, provider.certificate_secret]),
+      ),
+    }
+  }
+
   /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */
   private register(
     stage: Stage,
     secretArns: readonly string[],
     bundles: Bundles,
     environment: Record<string, string>,
-  ): void {
-    const operators = Object.values(stage.providers)
+  ): Record<string, CustomResource> {
     const { function: handler } = new FlowFunction(this, 'Register', {
       description: 'Registers our client at the authorization servers (custom resource)',
       bundle: bundles.folderOf('register'),
@@ -206,24 +225,22 @@ export class CoatcheckStack extends Stack {
           actions: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
           resources: secretArns,
         },
-        {
-          actions: ['secretsmanager:GetSecretValue'],
-          resources: this.existing(
-            operators.flatMap((provider) => [provider.initial_access_token_secret, provider.certificate_secret]),
-          ),
-        },
+        this.operatorSecrets(stage, Object.keys(stage.providers)),
       ],
     })
     new CfnOutput(this, 'RegisterFunction', {
       value: handler.functionName,
       description: 'Repairs a registration: see docs/operations.md',
     })
-    for (const [name, settings] of Object.entries(stage.providers)) {
-      new CustomResource(this, `Registration-${name}`, {
-        serviceToken: handler.functionArn,
-        resourceType: 'Custom::CoatcheckRegistration',
-        properties: { Provider: name, Origin: stage.origin, Settings: JSON.stringify(settings) },
-      })
-    }
+    return Object.fromEntries(
+      Object.entries(stage.providers).map(([name, settings]) => [
+        name,
+        new CustomResource(this, `Registration-${name}`, {
+          serviceToken: handler.functionArn,
+          resourceType: 'Custom::CoatcheckRegistration',
+          properties: { Provider: name, Origin: stage.origin, Settings: JSON.stringify(settings) },
+        }),
+      ]),
+    )
   }
 }

@@ -110,8 +110,25 @@ export const edge = (flow: string, endpoints: Readonly<Record<string, Endpoint>>
       return asResult(await endpoint(request), request.id)
     })
 
+const reportFailures = (flow: string): MiddlewareObj<unknown, void> => ({
+  onError: ({ error, context }) => reportFailure(flow, asFailure(error), context.awsRequestId),
+})
+
 /** A Lambda handler for tasks that arrive by asynchronous invocation; what it throws makes Lambda repeat the task. */
 export const taskEdge = (flow: string, run: (task: Task, requestId: string) => Promise<void>) =>
   middy<Task, void>()
-    .use({ onError: ({ error, context }) => reportFailure(flow, asFailure(error), context.awsRequestId) })
+    .use(reportFailures(flow))
     .handler((task, context) => run(task, context.awsRequestId))
+
+/** What Secrets Manager sends to a rotation function, once a step. Its guide names the steps in two ways. */
+export interface RotationEvent {
+  Step: string
+  SecretId: string
+  ClientRequestToken: string
+}
+
+/** A Lambda handler for the steps of rotations; what it throws makes Secrets Manager repeat the rotation. */
+export const rotationEdge = (flow: string, run: (event: RotationEvent) => Promise<void>) =>
+  middy<RotationEvent, void>()
+    .use(reportFailures(flow))
+    .handler((event) => run(event))

@@ -119,6 +119,7 @@ export const auditEvents = [
   'grant_ended',
   'revoked',
   'client_left_behind',
+  'credentials_rotated',
 ] as const
 
 /** An event is in the audit trail and counted; its facts win over what the request says. */

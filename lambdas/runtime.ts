@@ -63,6 +63,12 @@ const secretNamed = (list: string, provider: string): string | undefined => {
 export const providerSecret = (provider: string): string | undefined =>
   secretNamed('COATCHECK_PROVIDER_SECRETS', provider)
 
+/** The provider whose secret that is, by its ARN. */
+export const providerOfSecret = (secret: string): string | undefined => {
+  const secrets = JSON.parse(variable('COATCHECK_PROVIDER_SECRETS')) as Record<string, string>
+  return Object.keys(secrets).find((provider) => secrets[provider] === secret)
+}
+
 export const secrets = /* @__PURE__ */ once(createSecrets)
 
 /** The versions of secrets, for what changes them. */

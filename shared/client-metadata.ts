@@ -20,6 +20,8 @@ export interface RegistrationRequest {
   initial_access_token: string | undefined
   /** Where our public keys are: private_key_jwt is asked for then, and only then. */
   jwks_uri: string | undefined
+  /** Sent as `software_version` where it is there, so that an operator can tell at the server what was registered when. */
+  attempt?: string
 }
 
 const DEFAULT_SCOPES = ['openid', 'profile', 'email', 'offline_access']

@@ -34,8 +34,17 @@ const secretName = z
 
 const rotation = z.strictObject({
   mode: describe(
-    z._default(z.enum(['off', 'keys']), 'off'),
-    'keys: the client has no secret and signs with keys of ours (private_key_jwt, ES256), which the server reads at /bff/jwks.json and has to reach there.',
+    z._default(z.enum(['successor', 'keys', 'off']), 'successor'),
+    'successor: a second client is registered and takes over; the one before stays for the sessions that began under it, and is deleted when those are over. keys: the client has no secret and signs with keys of ours (private_key_jwt, ES256), which the server reads at /bff/jwks.json and has to reach there; they are renewed. off: credentials stay as they are.',
+  ),
+  every_days: describe(
+    z._default(
+      z
+        .int('must be a whole number from 1 to 1000')
+        .check(z.gte(1, 'must be at least 1'), z.lte(1_000, 'must be at most 1000')),
+      30,
+    ),
+    'How often, in days.',
   ),
 })
 
@@ -96,7 +105,7 @@ export const provider = z
       z.optional(secretName),
       'Name or ARN of an existing Secrets Manager secret with a client certificate, its chain and its private key in PEM, shown to the servers of this provider and its APIs (mutual TLS).',
     ),
-    rotation: describe(z.prefault(rotation, {}), 'How the credentials of our client are renewed.'),
+    rotation: describe(z.prefault(rotation, {}), 'How the credentials of a dynamic client are renewed.'),
     endpoint_origins: describe(
       z._default(z.array(origin).check(z.maxLength(8)), []),
       "Origins other than the issuer's that its endpoints may be on.",
@@ -108,6 +117,6 @@ export const provider = z
       const words = 'must be left out where client is static: an operator does that'
       if (token !== undefined)
         context.addIssue({ code: 'custom', message: words, path: ['initial_access_token_secret'], input: token })
-      if (mode !== 'off') context.addIssue({ code: 'custom', message: words, path: ['rotation', 'mode'], input: mode })
+      if (mode === 'keys') context.addIssue({ code: 'custom', message: words, path: ['rotation', 'mode'], input: mode })
     }),
   )

@@ -45,6 +45,12 @@ const storeUnavailable = {
   sentence: 'The service cannot answer right now. Please try again in a moment.',
   level: 'error',
 } as const
+const internal = {
+  status: 500,
+  code: 'internal',
+  sentence: 'Something went wrong here. Please try again later.',
+  level: 'error',
+} as const
 
 export const reasons = {
   // what the caller sent
@@ -220,12 +226,8 @@ export const reasons = {
   store_unavailable: storeUnavailable,
   secrets_unavailable: storeUnavailable,
   background_unavailable: storeUnavailable,
-  internal: {
-    status: 500,
-    code: 'internal',
-    sentence: 'Something went wrong here. Please try again later.',
-    level: 'error',
-  },
+  rotation_failed: internal,
+  internal,
 } as const satisfies Record<string, Row>
 
 export type Reason = keyof typeof reasons

@@ -103,7 +103,9 @@ export const register = async (
   }
   const method = preferredMethod(metadata, wanted)
   const bearer = wanted.initial_access_token
-  const body = { ...clientMetadata(metadata, wanted), token_endpoint_auth_method: method }
+  const mark =
+    wanted.attempt === undefined ? {} : { software_id: 'coatcheck', software_version: `rotation ${wanted.attempt}` }
+  const body = { ...clientMetadata(metadata, wanted), ...mark, token_endpoint_auth_method: method }
   const reply = await call(send, { method: 'POST', url: metadata.registration_endpoint, bearer, body })
   if (!isOk(reply)) {
     throw refused(`the server refused the registration: ${errorText(reply, [bearer])}${hint(reply, bearer)}`)

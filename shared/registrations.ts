@@ -73,7 +73,9 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
 
   /** The registration with what was discovered just now, and with keys where the stage signs. */
   const complete = (registration: Registration, { metadata, settings }: Task): Registration => {
-    const keys = registration.keys ?? (settings.rotation.mode === 'keys' ? [newClientKey(nowSeconds())] : undefined)
+    // The first signs; the second is published from now on, and signs after the next rotation.
+    const fresh = () => [newClientKey(nowSeconds()), newClientKey(nowSeconds())]
+    const keys = registration.keys ?? (settings.rotation.mode === 'keys' ? fresh() : undefined)
     return { ...registration, metadata, ...(keys !== undefined && { keys }) }
   }
 

@@ -108,6 +108,7 @@ export async function run(
       ? [['Sign in', `as ${users.map((user) => user.name).join(', ')}: pick one, there is no password`]]
       : []),
     ['Issuer', issuer],
+    ['Rotate', `npm run rotate -- ${name} --endpoint ${stack.endpoints.secretsManager}`],
     ['Trace', `${stack.url}/__local/trace (the page shows it live)`],
     ['Stop', 'Ctrl-C'],
   ]

@@ -17,6 +17,7 @@ import { startStrictAuthorizationServer } from '../support/authorization-server.
 import { insteadJson } from '../support/faults.ts'
 import { openRecords } from '../support/records.ts'
 import { startRecordingResourceServer } from '../support/resource-server.ts'
+import { openRotations } from '../support/rotation.ts'
 import { signIn } from '../support/sign-in.ts'
 import { startStrictStack } from '../support/stacks.ts'
 
@@ -32,6 +33,7 @@ const functions = [
   'Api',
   'Background',
   'Register',
+  'Rotate',
 ] as const
 type FunctionName = (typeof functions)[number]
 /** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts. */
@@ -102,6 +104,11 @@ async function everything(): Promise<void> {
     expect(server.unmet()).toEqual([])
   }
   records.close()
+  for (const provider of ['Providerdemo', 'Providersecond']) {
+    const rotations = openRotations(stack, provider)
+    await rotations.rotate()
+    rotations.close()
+  }
   expect(stack.logs.filter(({ line }) => line.includes('AccessDenied'))).toEqual([])
 }
 
@@ -203,7 +210,7 @@ describe.each(functions)('%s', (name) => {
   })
 })
 
-test('only the functions that open sealed things may read the sealing keys, and only Register writes a secret', () => {
+test('only the functions that open sealed things may read the sealing keys, and only what registers writes a secret', () => {
   const may = (action: string, secret: string) =>
     functions.filter((name) =>
       stack.stack
@@ -236,6 +243,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Api',
     'Background',
     'Register',
+    'Rotate',
   ])
-  expect(may('secretsmanager:PutSecretValue', 'Providerdemo')).toEqual(['Register'])
+  expect(may('secretsmanager:PutSecretValue', 'Providerdemo')).toEqual(['Register', 'Rotate'])
 })

@@ -38,23 +38,24 @@ describe('a provider whose mode is keys', () => {
     const { current, keys } = JSON.parse(await stack.secretValue('Provider'))
     expect(current).toMatchObject({ token_endpoint_auth_method: 'private_key_jwt' })
     expect(current).not.toHaveProperty('client_secret')
-    expect(keys).toHaveLength(1)
+    expect(keys).toHaveLength(2)
     const client = await stack.authorizationServer.provider.Client.find(current.client_id)
     expect(client).toMatchObject({ jwksUri: `${stack.origin}/bff/jwks.json`, tokenEndpointAuthSigningAlg: 'ES256' })
   })
 
   test('publishes the public half of its keys and nothing else, for a while', async () => {
     const { keys } = JSON.parse(await stack.secretValue('Provider'))
-    const { x, y, d } = keys[0].private_jwk
-    const reply = await keySet()
-    expect(reply.json()).toEqual({
-      keys: [{ kty: 'EC', crv: 'P-256', x, y, kid: keys[0].kid, alg: 'ES256', use: 'sig' }],
+    const [first, second] = keys.map(({ kid, private_jwk: { x, y } }: (typeof keys)[0]) => {
+      return { kty: 'EC', crv: 'P-256', x, y, kid, alg: 'ES256', use: 'sig' }
     })
+    const reply = await keySet()
+    expect(reply.json(), 'the key that signs, and the one that will').toEqual({ keys: [first, second] })
     expect([reply.headers['content-type'], reply.headers['cache-control']]).toEqual([
       'application/json',
       'public, max-age=300',
     ])
-    expect(leaksOf([{ name: 'the private key', value: d }], { reply: reply.text })).toEqual([])
+    const secret = keys.map(({ private_jwk: { d } }: (typeof keys)[0]) => ({ name: 'a private key', value: d }))
+    expect(leaksOf(secret, { reply: reply.text })).toEqual([])
   })
 
   test('signs in, renews and signs out with an assertion of its own for each request', async () => {

@@ -26,7 +26,7 @@ const stage = {
   logs: { retention_days: 30 },
 }
 const startsTasks = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
-const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register']
+const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register', 'Rotate']
 
 let assembly: string
 let template: Template
@@ -138,7 +138,7 @@ describe('the functions', () => {
       Description: expect.stringMatching(/^[A-Z].{10,}/),
     })
     expect(days).toBe(30)
-    expect(Number(properties['Timeout'])).toBeLessThanOrEqual({ Register: 60, Background: 30 }[flow] ?? 29)
+    expect(Number(properties['Timeout'])).toBeLessThanOrEqual({ Register: 60, Rotate: 60, Background: 30 }[flow] ?? 29)
   })
 
   test.each(flows)('%s has the stage, the table and the names of secrets in its environment, and no secret', (flow) => {
@@ -190,6 +190,24 @@ describe('the grants', () => {
   const ending = ['DeleteItem', 'Query']
   const renewing = ['BatchGetItem', 'UpdateItem', 'BatchWriteItem', ...ending]
 
+  const initialAccessTokens = () =>
+    secrets(
+      {
+        'Fn::Join': [
+          '',
+          [
+            'arn:',
+            { Ref: 'AWS::Partition' },
+            ':secretsmanager:',
+            { Ref: 'AWS::Region' },
+            ':',
+            { Ref: 'AWS::AccountId' },
+            ':secret:operator/main-token-??????',
+          ],
+        ],
+      },
+      stage.providers['second-one'].initial_access_token_secret,
+    )
   const expected: Record<string, () => unknown[]> = {
     Login: () => [keys(), secrets(...providers())],
     Callback: () => [dynamoDb('PutItem', 'ConditionCheckItem', ...ending), keys(), secrets(...providers()), tasks()],
@@ -211,23 +229,16 @@ describe('the grants', () => {
         Action: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
         Resource: providers(),
       },
-      secrets(
-        {
-          'Fn::Join': [
-            '',
-            [
-              'arn:',
-              { Ref: 'AWS::Partition' },
-              ':secretsmanager:',
-              { Ref: 'AWS::Region' },
-              ':',
-              { Ref: 'AWS::AccountId' },
-              ':secret:operator/main-token-??????',
-            ],
-          ],
-        },
-        stage.providers['second-one'].initial_access_token_secret,
-      ),
+      initialAccessTokens(),
+    ],
+    Rotate: () => [
+      {
+        Action: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
+          (action) => `secretsmanager:${action}`,
+        ),
+        Resource: providers(),
+      },
+      initialAccessTokens(),
     ],
   }
 
@@ -297,7 +308,9 @@ describe('the HTTP API', () => {
   })
 
   test('may invoke its functions, on its routes only, and nobody else may', () => {
-    const permissions = resources('AWS::Lambda::Permission').map(([, { Properties: given }]) => given)
+    const permissions = resources('AWS::Lambda::Permission')
+      .map(([, { Properties: given }]) => given)
+      .filter(({ Principal: who }) => who !== 'secretsmanager.amazonaws.com')
     expect(permissions).toHaveLength(10)
     for (const permission of permissions) {
       expect(permission).toMatchObject({ Action: 'lambda:InvokeFunction', Principal: 'apigateway.amazonaws.com' })

@@ -122,9 +122,11 @@ const refused: Record<string, unknown[]> = {
   'providers.main.account.claims.main': ['', 'x'.repeat(65), 1, null],
   'providers.main.account.token_header': notHeaders,
   'providers.main.client': ['', 'Static', 'public', 1, null, true],
+  'providers.main.client_logo_uri': notUrls,
   'providers.main.rotation': [null, [], 'keys'],
   'providers.main.rotation.mode': ['', 'Keys', 'weekly', 1, null],
   'providers.main.profile': ['', 'Coder', 'keycloak', 1, null, []],
+  'providers.main.rotation.every_days': [0, 1_001, -1, 1.5, '30', null, [], true, 1e99],
   'providers.main.initial_access_token_secret': [
     '',
     'a b',

@@ -1,0 +1,214 @@
+import { registrationRequest } from '../shared/client-metadata.ts'
+import type { RegistrationRequest } from '../shared/client-metadata.ts'
+import { newClientKey } from '../shared/client-keys.ts'
+import type { ClientKey } from '../shared/client-keys.ts'
+import type { Client } from '../shared/client.ts'
+import type { Stage } from '../shared/config.ts'
+import type { Registration } from '../shared/credentials.ts'
+import { Failure } from '../shared/errors.ts'
+import { HttpFault } from '../shared/http.ts'
+import type { Send } from '../shared/http.ts'
+import { initialAccessToken } from '../shared/initial-access-token.ts'
+import type { Metadata } from '../shared/metadata.ts'
+import { probe } from '../shared/probe.ts'
+import { register, unregister } from '../shared/registration.ts'
+import { openRotation } from '../shared/rotation.ts'
+import type { Pending, Rotation } from '../shared/rotation.ts'
+import { random } from '../shared/seal.ts'
+import type { Secrets, SecretVersions } from '../shared/secrets.ts'
+import { rotationEdge } from './edge.ts'
+import type { RotationEvent } from './edge.ts'
+import { audit } from './report.ts'
+import { providerOfSecret, secrets, secretVersions, sendOnce, stage } from './runtime.ts'
+
+interface Deps {
+  stage: Stage
+  secrets: Pick<Secrets, 'read'>
+  versions: SecretVersions
+  providerOf: (secret: string) => string | undefined
+  send: Send
+  now: () => number
+  pause: (milliseconds: number) => Promise<void>
+}
+
+/** How often a client that was just registered is tried before it is believed that the server does not know it; milliseconds between. */
+const PROBE_PAUSES_MS = [0, 500, 1_500]
+
+/** How long a key is published before it signs: servers keep our key set for 300 seconds, and instances of ours for 60. */
+const PUBLISHED_SECONDS = 600
+
+/**
+ * The keys after a rotation: the one that signs, the next one, the one before. Whatever signs has been published since the rotation before,
+ * so that no server meets a key that is not in its copy of our key set; the one before is for instances that do not know yet.
+ */
+const nextKeys = ([signing, next]: readonly ClientKey[], fresh: ClientKey): ClientKey[] => {
+  if (signing === undefined) return [fresh]
+  return next === undefined ? [signing, fresh] : [next, fresh, signing]
+}
+
+const clientsOf = ({ current, retiring }: Registration): Client[] => [current, ...retiring]
+
+const failed = (detail: string): Failure => new Failure('rotation_failed', { detail })
+
+/**
+ * The rotation of a provider's credentials, step by step: a second client takes the place of the first, which stays for the grants that
+ * were made under it. Each step may be repeated, after a crash too.
+ * @see AWS Secrets Manager user guide, "Lambda rotation functions"; RFC 7591 section 3
+ */
+export const rotate = (deps: Deps) => {
+  /** The client waits; a process that was faster has one waiting already, and ours is given back. */
+  const keep = async (rotation: Rotation, pending: Pending, attempt: string): Promise<void> => {
+    const client = pending.registration.current
+    let kept: boolean
+    try {
+      kept = await rotation.keep(pending)
+    } catch (error) {
+      const waiting = await rotation.pending()
+      if (waiting?.attempt !== attempt && (await unregister(deps.send, client))) await rotation.settle(attempt)
+      throw error
+    }
+    if (kept || (await unregister(deps.send, client))) await rotation.settle(attempt)
+  }
+
+  /** A client is registered; where it is certain that none was, the note of the attempt is gone. */
+  const registerNoted = async (
+    rotation: Rotation,
+    metadata: Metadata,
+    wanted: RegistrationRequest & { attempt: string },
+  ): Promise<Client> => {
+    let isPossible = false
+    const watched: Send = async (request) => {
+      try {
+        isPossible = true
+        const reply = await deps.send(request)
+        isPossible = reply.status < 400 || reply.status >= 500
+        return reply
+      } catch (error) {
+        isPossible = !(error instanceof HttpFault && ['unreachable', 'address_refused'].includes(error.kind))
+        throw error
+      }
+    }
+    try {
+      return await register(watched, metadata, wanted)
+    } catch (error) {
+      if (!isPossible) await rotation.settle(wanted.attempt)
+      throw error
+    }
+  }
+
+  /** What comes next is made, and kept before anything else: a second client, or where our client has no secret, a further key. */
+  const createSecret = async (rotation: Rotation, provider: string): Promise<void> => {
+    const waiting = await rotation.pending()
+    if (waiting !== undefined) {
+      if (waiting.attempt !== undefined) await rotation.settle(waiting.attempt)
+      return
+    }
+    const { id: from, registration } = await rotation.current()
+    const { metadata, current, keys = [] } = registration
+    if (current.token_endpoint_auth_method === 'private_key_jwt') {
+      if (deps.now() / 1_000 - (keys[1]?.created_at ?? 0) < PUBLISHED_SECONDS) {
+        await rotation.abandon(undefined)
+        throw failed(
+          `the key that is to sign was published less than ${PUBLISHED_SECONDS} seconds ago; try again later`,
+        )
+      }
+      const next = { ...registration, keys: nextKeys(keys, newClientKey(Math.floor(deps.now() / 1_000))) }
+      await rotation.keep({ registration: next, from, attempt: undefined })
+      return
+    }
+    const settings = deps.stage.providers[provider]
+    if (settings === undefined) throw new Failure('provider_unknown', { detail: provider })
+    const token = await initialAccessToken(deps.secrets, settings)
+    const attempt = random(9)
+    await rotation.note(attempt)
+    const wanted = { ...registrationRequest(deps.stage, provider, settings, token), attempt }
+    const client = await registerNoted(rotation, metadata, wanted)
+    const next = { ...registration, current: client, retiring: [current, ...registration.retiring] }
+    await keep(rotation, { registration: next, from, attempt }, attempt)
+  }
+
+  /** What waits must not become current: its client is given back, and the rotation is over. */
+  const giveUp = async (rotation: Rotation, { registration, attempt }: Pending, why: string): Promise<never> => {
+    const { registration: now } = await rotation.current()
+    const isKnown = clientsOf(now).some((client) => client.client_id === registration.current.client_id)
+    const isGone = isKnown || (await unregister(deps.send, registration.current))
+    await rotation.abandon(isGone ? undefined : attempt)
+    throw failed(`${why}; what was new is given back, and what was there goes on`)
+  }
+
+  const waitingIn = async (rotation: Rotation): Promise<Pending> => {
+    const pending = await rotation.pending()
+    if (pending === undefined) throw failed('what is pending is not of ours')
+    return pending
+  }
+
+  /** Both clients are of the issuer that the stage names (RFC 9700 section 4.4). There is nothing to set: the server made the credentials. */
+  const setSecret = async (rotation: Rotation, provider: string): Promise<void> => {
+    const pending = await waitingIn(rotation)
+    const { registration } = await rotation.current()
+    const issuers = new Set([pending, { registration }].map((one) => one.registration.issuer))
+    if (issuers.size > 1 || !issuers.has(deps.stage.providers[provider]?.issuer ?? ''))
+      await giveUp(rotation, pending, 'the stage names another issuer since')
+  }
+
+  /** Whether the server takes the client; asked of one that has long been registered too where its answer is of no known kind. */
+  const isTaken = async ({ metadata, current, retiring, keys = [] }: Registration): Promise<boolean> => {
+    const timeoutMs = deps.stage.renewal.authorization_server_timeout_seconds * 1_000
+    const ask = (client: Client) => probe({ send: deps.send, timeoutMs, now: deps.now }, { metadata, client, keys })
+    for (const pauseMs of PROBE_PAUSES_MS) {
+      await deps.pause(pauseMs)
+      const said = await ask(current)
+      if (said === 'accepted') return true
+      if (said === 'rejected') continue
+      const [known] = retiring
+      return known !== undefined && said === (await ask(known))
+    }
+    return false
+  }
+
+  /** The server takes the new client. AWS tries this step alone too, on a version that holds nothing of ours. */
+  const testSecret = async (rotation: Rotation): Promise<void> => {
+    const pending = await rotation.pending()
+    if (pending !== undefined && !(await isTaken(pending.registration)))
+      await giveUp(rotation, pending, 'the server does not take the client that it registered')
+  }
+
+  /** The new client is what logins begin with from now on. */
+  const finishSecret = async (rotation: Rotation, provider: string): Promise<void> => {
+    const pending = await waitingIn(rotation)
+    if (!(await rotation.promote(pending)))
+      await giveUp(rotation, pending, 'the registration was changed by a deploy since')
+    audit('rotate', 'credentials_rotated', { provider, retiring: pending.registration.retiring.length })
+  }
+
+  return async ({ Step: step, SecretId: secret, ClientRequestToken: token }: RotationEvent): Promise<void> => {
+    const provider = deps.providerOf(secret)
+    if (provider === undefined) throw failed('the secret is of no provider of this stage')
+    const rotation = openRotation(deps.versions, secret, token, () => random(24))
+    const name = step.replace('_s', 'S')
+    if (name === 'testSecret') return await testSecret(rotation)
+    if (!(await rotation.isOpen())) return
+    switch (name) {
+      case 'createSecret':
+        return await createSecret(rotation, provider)
+      case 'setSecret':
+        return await setSecret(rotation, provider)
+      case 'finishSecret':
+        return await finishSecret(rotation, provider)
+      default:
+        throw failed('a step that is none of createSecret, setSecret, testSecret and finishSecret')
+    }
+  }
+}
+
+export const handler = rotationEdge('rotate', (event) =>
+  rotate({
+    stage: stage(),
+    secrets: secrets(),
+    versions: secretVersions(),
+    providerOf: providerOfSecret,
+    send: sendOnce(),
+    now: () => Date.now(),
+    pause: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  })(event),
+)
