@@ -72,6 +72,12 @@ const withAliases = (value: unknown): unknown => {
   return { ...value, ...Object.fromEntries(Object.entries(aliases).filter(([name]) => ALIASED.has(name))) }
 }
 
+/** Some servers write null for what they do not have, which RFC 8414 section 3.2 would have them leave out. */
+const withoutNulls = (value: unknown): unknown =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).filter(([, member]) => member !== null))
+    : value
+
 /** Another issuer as its metadata write it, where that can be shown. */
 const shownIssuer = (issuer: string): string => (/^https?:\/\/[\x21-\x7e]{1,200}$/.test(issuer) ? `, ${issuer}` : '')
 
@@ -108,7 +114,7 @@ export const judgeMetadata = (
   endpointOrigins: readonly string[],
   mutualTls = false,
 ): Metadata => {
-  const parsed = metadataSchema().safeParse(mutualTls ? withAliases(value) : value)
+  const parsed = metadataSchema().safeParse(withoutNulls(mutualTls ? withAliases(value) : value))
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.')))].join(', ')
     throw invalid(`the metadata lack or misspell ${members}`)

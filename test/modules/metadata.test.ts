@@ -72,6 +72,14 @@ describe('metadata', () => {
     },
   )
 
+  test('may say null for what the server does not have, but not for what it must have', () => {
+    const judged = judgeMetadata({ ...good, revocation_endpoint: null, scopes_supported: null }, issuer, [])
+    expect(judged).toEqual(good)
+    for (const name of ['issuer', 'authorization_endpoint', 'token_endpoint', 'code_challenge_methods_supported']) {
+      expect(verdict({ ...good, [name]: null })).toMatch(new RegExp(`^metadata_invalid: .*${name}`))
+    }
+  })
+
   test.each<[words: string, change: object]>([
     ['response_type code', { response_types_supported: ['token'] }],
     ['codes back in the query', { response_modes_supported: ['form_post', 'fragment'] }],
@@ -101,7 +109,6 @@ describe('metadata', () => {
       'x',
       'javascript:alert(1)',
       1,
-      null,
       [`${issuer}/x`],
     ]) {
       expect(at(wrong)).toMatch(new RegExp(`^metadata_invalid: .*${name}`))
