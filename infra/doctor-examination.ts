@@ -4,7 +4,7 @@ import { ENDPOINTS, findMetadata, judgeMetadata } from '../shared/metadata.ts'
 import type { Metadata, MetadataDocument } from '../shared/metadata.ts'
 import { discoverResource } from '../shared/protected-resource.ts'
 import type { ProtectedResource } from '../shared/protected-resource.ts'
-import { judge } from './doctor-findings.ts'
+import { certificateFinding, judge } from './doctor-findings.ts'
 import type { Finding } from './doctor-findings.ts'
 import { tryRegistration } from './doctor-registration.ts'
 import type { Calls } from './doctor-send.ts'
@@ -22,6 +22,8 @@ export interface Question {
   origin: string
   register: boolean
   initialAccessToken: string | undefined
+  /** Whether servers are shown a client certificate. */
+  hasCertificate: boolean
 }
 
 /** `usable`: as it is. `work`: once what is to be done is done. */
@@ -62,10 +64,21 @@ const ownIssuer = (document: MetadataDocument, asked: URL): string => {
   return issuer === bare || issuer === `${bare}/` ? issuer : asked.href
 }
 
+const aliasesOf = (document: MetadataDocument): Record<string, unknown> => {
+  const { mtls_endpoint_aliases: aliases } = document.value
+  return typeof aliases === 'object' && aliases !== null ? Object.fromEntries(Object.entries(aliases)) : {}
+}
+
 /** Origins of endpoints, of the issuer's scheme, that are neither the issuer's nor allowed. */
-const foreignOrigins = (document: MetadataDocument, issuer: string, allowed: readonly string[]): string[] => {
+const foreignOrigins = (
+  document: MetadataDocument,
+  issuer: string,
+  allowed: readonly string[],
+  mutualTls: boolean,
+): string[] => {
+  const aliases = mutualTls ? aliasesOf(document) : {}
   const origins = ENDPOINTS.flatMap((name) => {
-    const value = document.value[name]
+    const value = aliases[name] ?? document.value[name]
     if (typeof value !== 'string' || !URL.canParse(value)) return []
     const { protocol, origin } = new URL(value)
     return protocol === new URL(issuer).protocol ? [origin] : []
@@ -125,8 +138,8 @@ const examineServer = async (
 ): Promise<Found> => {
   const issuer = ownIssuer(document, asked)
   const trusted = [new URL(issuer).origin, ...question.endpointOrigins]
-  const foreign = foreignOrigins(document, issuer, trusted)
-  const metadata = judgeMetadata(document.value, issuer, [...trusted, ...foreign])
+  const foreign = foreignOrigins(document, issuer, trusted, question.hasCertificate)
+  const metadata = judgeMetadata(document.value, issuer, [...trusted, ...foreign], question.hasCertificate)
   const wanted = requestOf(question)
   const { pathname } = document.url
   const kind = pathname.includes('oauth-authorization-server') ? 'RFC 8414' : 'OpenID Connect Discovery'
@@ -139,7 +152,8 @@ const examineServer = async (
       advice: 'list those in endpoint_origins if they are right; credentials and tokens go there',
     })
   }
-  const judged = judge(metadata, wanted, calls.coder() !== undefined)
+  const certificate = certificateFinding(metadata, question.hasCertificate, 'mtls_endpoint_aliases' in document.value)
+  const judged = [...judge(metadata, wanted, calls.coder() !== undefined), ...certificate]
   const endpoint = metadata.registration_endpoint
   if (!question.register || endpoint === undefined)
     return { issuer, metadata, origins: foreign, findings: [...findings, ...judged] }

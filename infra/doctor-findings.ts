@@ -1,4 +1,4 @@
-import { AUTHENTICATION_METHODS } from '../shared/client.ts'
+import { AUTHENTICATION_METHODS, CERTIFICATE_METHODS } from '../shared/client.ts'
 import { preferredMethod, requestedScope } from '../shared/client-metadata.ts'
 import type { RegistrationRequest } from '../shared/client-metadata.ts'
 import { CODER_REGISTRATION } from '../shared/coder-advice.ts'
@@ -130,6 +130,15 @@ const signOut = (metadata: Metadata): Finding => {
   if (behind)
     return finding('sign-out', 'note', 'back-channel; without RP-initiated logout, the server keeps its own session')
   return finding('sign-out', 'note', 'here only: neither RP-initiated nor back-channel logout')
+}
+
+/** What there is to say of client certificates (RFC 8705), if anything is. */
+export const certificateFinding = (metadata: Metadata, isShown: boolean, hasAliases: boolean): Finding[] => {
+  if (isShown) return [finding('certificate', 'note', 'was shown; name a secret that holds it in certificate_secret')]
+  const methods = metadata.token_endpoint_auth_methods_supported ?? []
+  if (!hasAliases && !CERTIFICATE_METHODS.some((method) => methods.includes(method))) return []
+  const says = 'the server takes client certificates (mutual TLS); certificate_secret shows it one'
+  return [finding('certificate', 'note', says)]
 }
 
 /** What the metadata say, topic by topic. */

@@ -1,11 +1,14 @@
 // `npm run doctor`: what an authorization server can do, what Coatcheck makes of it, and what is to be done.
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { parseCertificate } from '../shared/certificates.ts'
 import { origin as originSchema, plainUrl } from '../shared/config-values.ts'
+import { Failure } from '../shared/errors.ts'
 import { examine } from './doctor-examination.ts'
 import type { Question, Verdict } from './doctor-examination.ts'
 import { textOf } from './doctor-report.ts'
 import { createCalls } from './doctor-send.ts'
+import type { Shown } from './doctor-send.ts'
 
 const help = `What an authorization server can do, and what Coatcheck makes of it.
 
@@ -18,6 +21,8 @@ Options
   --origin <origin>           Where Coatcheck is going to be, for the redirect URI of that
                               registration (https://app.example.com).
   --endpoint-origin <origin>  An origin besides the issuer's that endpoints may be on; may be repeated.
+  --certificate <file>        Show this client certificate (PEM: certificate, its chain, its key) to
+                              the URL's origin and to each --endpoint-origin.
   --json                      Print JSON: { asked, verdict, issuer, resource, product, stage, findings }.
   --help                      Print this.
 
@@ -54,6 +59,18 @@ const tokenOf = (file: string | undefined): string | undefined => {
   throw new UsageError('--initial-access-token-file: the file must hold one token, in visible characters.')
 }
 
+/** The certificate of the file, for the servers that the operator named. */
+const shownTo = ({ url, endpointOrigins }: Question, file: string | undefined): Shown | undefined => {
+  if (file === undefined) return undefined
+  try {
+    const certificate = parseCertificate(file, readFileSync(file, 'utf8'))
+    return { certificate, origins: new Set([url.origin, ...endpointOrigins]) }
+  } catch (error) {
+    const words = error instanceof Failure ? error.detail?.replace(/^the secret /, 'the file ') : undefined
+    throw new UsageError(`--certificate: ${words ?? `there is no readable file ${file}`}.`)
+  }
+}
+
 const parse = (argv: string[]) => {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean' } as const
@@ -66,6 +83,7 @@ const parse = (argv: string[]) => {
         'initial-access-token-file': text,
         origin: text,
         'endpoint-origin': { ...text, multiple: true },
+        certificate: text,
         json: flag,
         help: { ...flag, short: 'h' },
       },
@@ -89,6 +107,7 @@ const questionOf = ({ values, positionals }: ReturnType<typeof parse>): Question
     origin: checked(originSchema, values.origin ?? 'https://app.example.com', '--origin'),
     register: values.register ?? false,
     initialAccessToken: tokenOf(file),
+    hasCertificate: values.certificate !== undefined,
   }
 }
 
@@ -101,8 +120,9 @@ const run = async (argv: string[]): Promise<number> => {
     return 0
   }
   const question = questionOf(parsed)
+  const shown = shownTo(question, parsed.values.certificate)
   let interrupted = false
-  const report = await examine(question, createCalls(tell), (client) => {
+  const report = await examine(question, createCalls(tell, { shown }), (client) => {
     // From here on somebody has to delete it.
     process.on('SIGINT', () => {
       interrupted = true

@@ -31,6 +31,7 @@ const look = (asked: string, question: Partial<Question> = {}, calls = createCal
       origin: 'https://app.example.com',
       register: false,
       initialAccessToken: undefined,
+      hasCertificate: false,
       ...question,
     },
     calls,
@@ -109,6 +110,13 @@ describe('a server that lacks something', () => {
     ['authentication', 'note', /public client/, { token_endpoint_auth_methods_supported: ['none'] }],
     ['authentication', 'todo', /private_key_jwt/, { token_endpoint_auth_methods_supported: ['private_key_jwt'] }],
     ['rotation', 'note', /by hand/, { registration_endpoint: undefined }],
+    ['certificate', 'note', /takes client certificates/, { mtls_endpoint_aliases: {} }],
+    [
+      'certificate',
+      'note',
+      /takes client certificates/,
+      { token_endpoint_auth_methods_supported: ['client_secret_basic', 'self_signed_tls_client_auth'] },
+    ],
     ['revocation', 'note', /live on/, { revocation_endpoint: undefined }],
     ['iss', 'note', /not announced/, { authorization_response_iss_parameter_supported: undefined }],
     ['requests', 'note', /no PAR/, {}],
@@ -282,7 +290,7 @@ describe('a server that cannot be used', () => {
     const server = await strict()
     server.always('metadata', faults.hung)
     const lines: string[] = []
-    const calls = createCalls((line) => void lines.push(line), 10)
+    const calls = createCalls((line) => void lines.push(line), { slowMs: 10 })
     const report = await look(server.issuer, {}, calls)
     expect(about(report, 'server')?.says).toBe(`no answer from ${server.issuer}: it did not answer in time`)
     expect(lines).toEqual([`waiting for ${server.issuer}/.well-known/oauth-authorization-server`])
