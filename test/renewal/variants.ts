@@ -128,7 +128,7 @@ export const variants: readonly {
     what: 'a refresh token sent however late',
     variant: { wire: sendsLate },
     where: 'strict',
-    trouble: { secrets: 0.4, server: 0.4 },
+    trouble: { secrets: 0.5, stall: 0.1 },
   },
   {
     what: 'a task carried out at every delivery',
