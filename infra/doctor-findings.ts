@@ -83,29 +83,30 @@ const registration = (metadata: Metadata, isCoder: boolean): Finding => {
   )
 }
 
-const ROTATIONS: Readonly<Record<string, string>> = {
-  successor: 'successor: a second client is registered and takes over',
-  'in-place': 'in-place: the server gives the client a new secret (RFC 7592)',
-  keys: 'keys: the client has no secret, and its keys are renewed',
-  off: 'off: credentials stay as they are',
-}
+const ROTATIONS = {
+  successor: 'a new client takes over',
+  keys: 'a new key takes over',
+  off: 'credentials stay',
+} as const
 
 /** What a stage does that does not say how to rotate. */
-const rotationByDefault = (): string => {
+const rotationByDefault = () => {
   const provider = { issuer: 'https://as.example.com' }
   const parsed = parseStage({ origin: 'https://app.example.com', providers: { main: provider } })
-  return parsed.ok ? (parsed.stage.providers['main']?.rotation.mode ?? 'off') : 'off'
+  return parsed.ok ? parsed.stage.providers['main']?.rotation : undefined
 }
 
 const rotation = (metadata: Metadata): Finding => {
-  if (metadata.registration_endpoint === undefined)
+  const settings = rotationByDefault()
+  if (metadata.registration_endpoint === undefined || settings === undefined)
     return finding('rotation', 'note', 'by hand: whoever registers the client renews its secret')
-  const mode = rotationByDefault()
+  const { mode, every_days: days } = settings
   const hasKeys =
     (metadata.token_endpoint_auth_methods_supported ?? []).includes('private_key_jwt') &&
     (metadata.token_endpoint_auth_signing_alg_values_supported ?? ['ES256']).includes('ES256')
-  const says = `${ROTATIONS[mode] ?? mode}${hasKeys && mode !== 'keys' ? '; keys is possible, without any secret' : ''}`
-  return finding('rotation', mode === 'off' ? 'note' : 'ok', says)
+  const how = mode === 'successor' ? ': a new client takes over' : ''
+  const more = hasKeys && mode !== 'keys' ? '; keys is possible too' : ''
+  return finding('rotation', 'ok', `${mode}, every ${days} days${how}${more}`)
 }
 
 const refresh = (metadata: Metadata): Finding => {
