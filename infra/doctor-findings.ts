@@ -83,12 +83,6 @@ const registration = (metadata: Metadata, isCoder: boolean): Finding => {
   )
 }
 
-const ROTATIONS = {
-  successor: 'a new client takes over',
-  keys: 'a new key takes over',
-  off: 'credentials stay',
-} as const
-
 /** What a stage does that does not say how to rotate. */
 const rotationByDefault = () => {
   const provider = { issuer: 'https://as.example.com' }
