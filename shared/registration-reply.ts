@@ -89,7 +89,10 @@ export const withCredentials = (
  * @throws registration_refused
  */
 export const accepted = (reply: IncomingReply, asked: Asked): Client => {
-  const parsed = replySchema().safeParse(jsonObject(reply))
+  const body = jsonObject(reply)
+  // Some servers write null for what they do not have.
+  const said = body && Object.fromEntries(Object.entries(body).filter(([, member]) => member !== null))
+  const parsed = replySchema().safeParse(said)
   if (!parsed.success) {
     const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.') || 'the body'))].join(', ')
     throw refused(`the registration reply lacks or misspells ${members}`)

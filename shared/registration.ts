@@ -206,17 +206,15 @@ export const update = async (
 
   const method = preferredMethod(metadata, wanted, current)
   const { client_id, client_secret } = current
-  const ours = {
-    ...clientMetadata(metadata, wanted),
-    token_endpoint_auth_method: method,
-    client_id,
+  const ours = { ...clientMetadata(metadata, wanted), token_endpoint_auth_method: method, client_id }
+  const more = {
+    ...(isOk(shown) ? addedByServer(jsonObject(shown) ?? {}) : {}),
     ...(client_secret === undefined ? {} : { client_secret }),
   }
-  const added = isOk(shown) ? addedByServer(jsonObject(shown) ?? {}) : {}
   const put = (body: object) => call(send, { method: 'PUT', ...managementOf(current), body })
-  let reply = await put({ ...added, ...ours })
-  // Some servers show members that they do not take.
-  if (reply.status === 400 && Object.keys(added).length > 0) reply = await put(ours)
+  let reply = await put({ ...more, ...ours })
+  // Some servers show members that they do not take, and some take any secret for an attempt to choose one.
+  if ([400, 403].includes(reply.status) && Object.keys(more).length > 0) reply = await put(ours)
   if (!isOk(reply)) throw managementFailure(reply, current, 'update')
 
   const kept = await afterPersisting(reply, current, origins, persist)

@@ -123,13 +123,14 @@ describe('an update', () => {
     for (const name of Object.keys(members)) expect(bodyOf(sent[1])).not.toHaveProperty(name)
   })
 
-  test('that is refused for what the server had added is asked for without', async () => {
+  test.each([400, 403])('that is refused with %i for what need not be said is asked for without', async (status) => {
     const members = { created_at: 'yesterday' }
-    const refusal = { status: 400, text: '{"error":"invalid_client_metadata"}' }
-    expect(await updating({ GET: { members }, PUT: [refusal, {}] })).toMatchObject({ client_id: 'c1' })
+    const refusal = { status, text: '{"error":"invalid_client_metadata"}' }
+    expect(await updating({ GET: { members }, PUT: [refusal, {}] })).toMatchObject({ client_secret: 'secret-one' })
     expect(sent.map(({ method }) => method)).toEqual(['GET', 'PUT', 'PUT'])
-    expect(bodyOf(sent[1])).toHaveProperty('created_at')
-    expect(bodyOf(sent[2])).not.toHaveProperty('created_at')
+    const { created_at, client_secret, ...rest } = bodyOf(sent[1])
+    expect([created_at, client_secret]).toEqual(['yesterday', 'secret-one'])
+    expect(bodyOf(sent[2])).toEqual(rest)
   })
 
   test.each([403, 405, 501])('goes without a read that is answered %i', async (status) => {
@@ -189,6 +190,12 @@ describe('an update', () => {
     expect(sent).toHaveLength(1)
   })
 
+  test('may hold null for what the server does not have', async () => {
+    const members = { scope: null, grant_types: null, client_secret: null, registration_access_token: null }
+    expect(await updating({ PUT: { members } })).toMatchObject({ client_secret: 'secret-one', scope: 'openid read' })
+    expect(await reading({ members })).toMatchObject({ client_secret: 'secret-one' })
+  })
+
   test('that a secret ends with takes its end along, and none where that is not said', async () => {
     const extended = await updating({ PUT: { members: { client_secret_expires_at: 2_000_000_000 } } })
     expect(extended).toMatchObject({ client_secret: 'secret-one', client_secret_expires_at: 2_000_000_000 })
@@ -246,6 +253,11 @@ const hostile: [why: string, answer: Answered, words: RegExp][] = [
   ['a web page', { text: '<!doctype html>', type: 'text/html' }, /lacks or misspells the body/],
   ['JSON in a web page', { type: 'text/html' }, /lacks or misspells the body/],
   ['a list', { text: '[]' }, /lacks or misspells the body/],
+  [
+    'its redirect URIs twice',
+    { text: JSON.stringify(registered).replace(/\}$/, ',"redirect_uris":["https://evil.example"]}') },
+    /other redirect URIs/,
+  ],
   ['half of it', { text: '{"client_id":"c1"' }, /lacks or misspells the body/],
   ['nothing', { text: '' }, /lacks or misspells the body/],
   ['no content', { status: 204, text: '' }, /status 204/],

@@ -75,7 +75,8 @@ describe('a deploy', () => {
   test('that the server refuses says why, and leaves what was', async () => {
     await ours.deploy(stage)
     const kept = await ours.stored()
-    server.plan('client', (proceed) => proceed(), faults.refused('invalid_client_metadata'))
+    const refusal = faults.refused('invalid_client_metadata')
+    server.plan('client', (proceed) => proceed(), refusal, refusal)
     expect(await ours.tryDeploy({ ...stage, client_name: 'Another name' })).toMatch(
       /^registration_refused: .* update .*: status 400, invalid_client_metadata: as the test wants it$/,
     )

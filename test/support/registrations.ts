@@ -7,7 +7,7 @@ import {
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager'
 import { vi } from 'vitest'
-import { REGION } from '../../infra/local/aws-call.ts'
+import { dropConnection, loseReply, REGION } from '../../infra/local/aws-call.ts'
 import { startSecretsManager } from '../../infra/local/secrets-manager.ts'
 import { register, repair } from '../../lambdas/register.ts'
 import { parseStage, type Stage } from '../../shared/config.ts'
@@ -21,6 +21,9 @@ export type ProviderSettings = { issuer: string; [setting: string]: unknown }
 
 /** What stands between the custom resource and the world in one event: a crash is an error that is thrown here. */
 export type Between = {
+  /** The process ends before this call of Secrets Manager or the authorization server (the first is 1), or before its answer arrives. */
+  dies?: { at: number; when: 'before' | 'after' }
+
   send?: (request: OutgoingRequest, send: Send) => ReturnType<Send>
   versions?: Partial<SecretVersions>
 }
@@ -30,7 +33,22 @@ export type Between = {
  * Secrets Manager and whatever authorization server the settings name, and CloudFormation's part is the test's.
  */
 export const startRegistrations = async () => {
-  const secretsManager = await startSecretsManager({ gate: () => undefined })
+  let death: Between['dies']
+  let count = 0
+  /** The next call: whether it is made, and whether its answer arrives. */
+  const fate = (): { isMade: boolean; isAnswered: boolean } => {
+    count += 1
+    const isMade = death === undefined || count < death.at || (count === death.at && death.when === 'after')
+    return { isMade, isAnswered: death === undefined || count < death.at }
+  }
+  const secretsManager = await startSecretsManager({
+    gate: () => {
+      const { isMade, isAnswered } = fate()
+      if (!isMade) throw dropConnection
+      if (!isAnswered) throw loseReply
+      return undefined
+    },
+  })
   vi.stubEnv('AWS_REGION', REGION)
   vi.stubEnv('AWS_ACCESS_KEY_ID', 'test')
   vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test')
@@ -54,10 +72,14 @@ export const startRegistrations = async () => {
     secrets: createSecrets(),
     versions: { ...versions, ...between.versions },
     secretOf: (provider: string) => (provider === 'demo' ? secret : undefined),
-    send: ((request) => {
+    send: (async (request) => {
       const { method, url, headers } = request
+      const { isMade, isAnswered } = fate()
+      if (!isMade) throw new Error('dead')
       calls.push({ method, url: url.href, authorization: headers['authorization'] })
-      return between.send === undefined ? direct(request) : between.send(request, direct)
+      const reply = await (between.send === undefined ? direct(request) : between.send(request, direct))
+      if (!isAnswered) throw new Error('dead')
+      return reply
     }) satisfies Send,
     now: Date.now,
     leftBehind: (_provider: string, clientId: string) => void leftBehind.push(clientId),
@@ -71,13 +93,15 @@ export const startRegistrations = async () => {
 
   const deploy = async (settings: ProviderSettings, between?: Between): Promise<string> => {
     const before = resource
+    death = between?.dies
+    count = 0
     const outcome = await register(deps(settings, between))({
       type: before === undefined ? 'Create' : 'Update',
       requestId: randomUUID(),
       id: before?.id,
       properties: properties(settings),
       oldProperties: before === undefined ? {} : properties(before.settings),
-    })
+    }).finally(() => (death = undefined))
     resource = { id: outcome.id, settings }
     return outcome.id
   }
@@ -85,6 +109,8 @@ export const startRegistrations = async () => {
   return {
     versions,
     secret,
+    /** How many calls the last deploy made, of Secrets Manager and of authorization servers. */
+    callCount: () => count,
     /** Every call of an authorization server so far, but those of discovery. */
     calls: () => calls.filter(({ url }) => !url.includes('/.well-known/')),
     forgetCalls: () => void calls.splice(0),
