@@ -22,8 +22,7 @@ const start = async () => {
 
 /** The clients at the server that no secret knows. */
 const orphans = async (server: StrictAuthorizationServer, ours: Ours): Promise<string[]> => {
-  const { former = [], ...now } = (await ours.stored()) ?? {}
-  const known = JSON.stringify([now.current, now.retiring, former])
+  const known = JSON.stringify(await ours.stored())
   return server.clients().flatMap(({ client_id: id }) => (known.includes(JSON.stringify(id)) ? [] : [id]))
 }
 
