@@ -131,5 +131,5 @@ export const background = {
 
 /** Entry files by bundle name. */
 export const bundleEntries: Readonly<Record<string, string>> = Object.fromEntries(
-  [...Object.keys(flows), 'background', 'register', 'rotate'].map((name) => [name, flowFile(name)]),
+  [...Object.keys(flows), 'background', 'register', 'rotate', 'upkeep'].map((name) => [name, flowFile(name)]),
 )

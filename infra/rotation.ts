@@ -1,5 +1,9 @@
+import { Duration } from 'aws-cdk-lib'
 import type { CustomResource, Stack } from 'aws-cdk-lib'
+import { Rule, Schedule } from 'aws-cdk-lib/aws-events'
+import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets'
 import { ServicePrincipal } from 'aws-cdk-lib/aws-iam'
+import type { IFunction } from 'aws-cdk-lib/aws-lambda'
 import { CfnRotationSchedule } from 'aws-cdk-lib/aws-secretsmanager'
 import type { Stage } from '../shared/config.ts'
 import { FlowFunction } from './flow-function.ts'
@@ -13,23 +17,19 @@ interface RotationProps extends Pick<FlowFunctionProps, 'environment' | 'logRete
   secretArns: Readonly<Record<string, string>>
   /** What it takes to read what operators keep for registering at providers. */
   operatorSecrets: (providers: readonly string[]) => Grant
+  /** What it takes to read the certificates that are shown at providers. */
+  certificates: (providers: readonly string[]) => Grant
   /** The registration of each provider. There is nothing to rotate before it. */
   registrations: Readonly<Record<string, CustomResource>>
 }
 
-/**
- * The stack has the function that rotates our credentials, and for each provider the schedule by which Secrets Manager invokes it; neither
- * where no provider's credentials rotate.
- */
-export const addRotation = (stack: Stack, props: RotationProps): void => {
+const secretsManager = (...actions: string[]): string[] => actions.map((action) => `secretsmanager:${action}`)
+/** What it takes to change a registration without losing what others write. */
+const CHANGING = secretsManager('DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage')
+
+/** The function that rotates our credentials, and for each provider the schedule by which Secrets Manager invokes it. */
+const addRotate = (stack: Stack, names: readonly string[], props: RotationProps): IFunction => {
   const { secretArns, registrations, environment, logRetentionDays } = props
-  const rotated = Object.entries(props.stage.providers).filter(
-    // What an operator registers, an operator rotates.
-    ([, { client, rotation }]) => client !== 'static' && rotation.mode !== 'off',
-  )
-  if (rotated.length === 0) return
-  const names = rotated.map(([name]) => name)
-  const actions = ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage']
   const { function: rotate } = new FlowFunction(stack, 'Rotate', {
     description: 'Rotates the credentials of our clients, invoked by Secrets Manager',
     bundle: props.folderOf('rotate'),
@@ -37,21 +37,18 @@ export const addRotation = (stack: Stack, props: RotationProps): void => {
     timeoutSeconds: 60,
     logRetentionDays,
     grants: [
-      {
-        actions: actions.map((action) => `secretsmanager:${action}`),
-        resources: names.flatMap((name) => secretArns[name] ?? []),
-      },
+      { actions: CHANGING, resources: names.flatMap((name) => secretArns[name] ?? []) },
       props.operatorSecrets(names),
     ],
   })
-  for (const [name, settings] of rotated) {
+  for (const name of names) {
     const secretId = secretArns[name] ?? ''
     const principal = new ServicePrincipal('secretsmanager.amazonaws.com')
     rotate.addPermission(`Secret-${name}`, { principal, sourceArn: secretId, sourceAccount: stack.account })
     const schedule = new CfnRotationSchedule(stack, `Rotation-${name}`, {
       secretId,
       rotationLambdaArn: rotate.functionArn,
-      rotationRules: { automaticallyAfterDays: settings.rotation.every_days },
+      rotationRules: { automaticallyAfterDays: props.stage.providers[name]?.rotation.every_days ?? 30 },
       // A deploy has just registered a client, or kept a good one.
       rotateImmediatelyOnUpdate: false,
     })
@@ -59,4 +56,34 @@ export const addRotation = (stack: Stack, props: RotationProps): void => {
     const registration = registrations[name]
     if (registration !== undefined) schedule.node.addDependency(registration)
   }
+  return rotate
+}
+
+/** What an operator registers, an operator rotates: everything here is for the clients that are ours. */
+export const addRotation = (stack: Stack, props: RotationProps): void => {
+  const { secretArns, environment, logRetentionDays } = props
+  const ours = Object.entries(props.stage.providers).filter(([, { client }]) => client !== 'static')
+  if (ours.length === 0) return
+  const rotated = ours.filter(([, { rotation }]) => rotation.mode !== 'off').map(([name]) => name)
+  const rotate = rotated.length === 0 ? undefined : addRotate(stack, rotated, props)
+  const arnsOf = (names: readonly string[]): string[] => names.flatMap((name) => secretArns[name] ?? [])
+  const { function: upkeep } = new FlowFunction(stack, 'Upkeep', {
+    description: 'Deletes clients that have retired, and rotates credentials before they expire',
+    bundle: props.folderOf('upkeep'),
+    environment,
+    timeoutSeconds: 120,
+    logRetentionDays,
+    grants: [
+      { actions: CHANGING, resources: arnsOf(ours.map(([name]) => name)) },
+      { actions: secretsManager('RotateSecret'), resources: arnsOf(rotated) },
+      // Who rotates a secret must be allowed to invoke its function.
+      { actions: ['lambda:InvokeFunction'], resources: rotate === undefined ? [] : [rotate.functionArn] },
+      props.certificates(ours.map(([name]) => name)),
+    ],
+  })
+  new Rule(stack, 'EveryHour', {
+    description: 'Coatcheck: looks after the clients',
+    schedule: Schedule.rate(Duration.hours(1)),
+    targets: [new LambdaFunction(upkeep)],
+  })
 }

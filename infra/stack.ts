@@ -155,6 +155,8 @@ export class CoatcheckStack extends Stack {
       stage,
       folderOf: (name) => bundles.folderOf(name),
       secretArns,
+      certificates: (providers) =>
+        read(this.existing(providers.map((name) => stage.providers[name]?.certificate_secret))),
       operatorSecrets: (providers) => this.operatorSecrets(stage, providers),
       registrations,
     })

@@ -132,3 +132,9 @@ export const rotationEdge = (flow: string, run: (event: RotationEvent) => Promis
   middy<RotationEvent, void>()
     .use(reportFailures(flow))
     .handler((event) => run(event))
+
+/** A Lambda handler for a rule that fires by the clock; what it throws makes Lambda repeat it, twice. */
+export const scheduleEdge = (flow: string, run: (requestId: string) => Promise<void>) =>
+  middy<unknown, void>()
+    .use(reportFailures(flow))
+    .handler((_, context) => run(context.awsRequestId))

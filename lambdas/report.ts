@@ -61,28 +61,20 @@ export const endedSessions = (sessions: readonly Session[]): Facts => {
   return { count: sessions.length, sessions: names, account: pseudonym(account), provider }
 }
 
-/**
- * One more of that outcome.
- * @see CloudWatch, "Specification: embedded metric format"
- */
-const count = (flow: string, outcome: string): void => {
-  const metric = {
-    _aws: {
-      Timestamp: Date.now(),
-      CloudWatchMetrics: [
-        {
-          Namespace: 'Coatcheck',
-          Dimensions: [['outcome'], ['flow', 'outcome']],
-          Metrics: [{ Name: 'count', Unit: 'Count' }],
-        },
-      ],
-    },
-    flow,
-    outcome,
-    count: 1,
-  }
+/** A line that CloudWatch takes for a metric (its "Specification: embedded metric format"). */
+const emit = (name: string, unit: 'Count' | 'None', dimensions: string[][], members: Facts): void => {
+  const description = { Namespace: 'Coatcheck', Dimensions: dimensions, Metrics: [{ Name: name, Unit: unit }] }
+  const metric = { _aws: { Timestamp: Date.now(), CloudWatchMetrics: [description] }, ...members }
   process.stdout.write(`${JSON.stringify(metric)}\n`)
 }
+
+/** One more of that outcome. */
+const count = (flow: string, outcome: string): void =>
+  emit('count', 'Count', [['outcome'], ['flow', 'outcome']], { flow, outcome, count: 1 })
+
+/** How much there is of something at a provider now. */
+export const gauge = (name: 'secret_days_left' | 'orphaned_registrations', provider: string, value: number): void =>
+  emit(name, 'None', [['provider']], { provider, [name]: value })
 
 const write = (level: 'info' | 'warn' | 'error', line: string, entry: Facts): void => {
   const { session, request_id: _, ...same } = entry
@@ -119,6 +111,7 @@ export const auditEvents = [
   'grant_ended',
   'revoked',
   'client_left_behind',
+  'clients_deleted',
   'credentials_rotated',
 ] as const
 

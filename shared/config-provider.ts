@@ -44,7 +44,7 @@ const rotation = z.strictObject({
         .check(z.gte(1, 'must be at least 1'), z.lte(1_000, 'must be at most 1000')),
       30,
     ),
-    'How often, in days.',
+    'How often, in days. A secret that expires sooner is rotated in time all the same.',
   ),
 })
 

@@ -35,11 +35,17 @@ export const parsePending = (value: string): Pending | undefined => {
 
 const refused = (detail: string): Failure => new Failure('rotation_failed', { detail })
 
-/** The ids of attempts whose registrations may be at a server without being kept, by the version that is their note. */
-const attemptsIn = (labels: Readonly<Record<string, readonly string[]>>): { id: string; version: string }[] =>
+/** Registrations that may be at a server without being kept, by the version that is their note. */
+export const attemptsIn = (
+  labels: Readonly<Record<string, readonly string[]>>,
+): { id: string; label: string; version: string }[] =>
   Object.entries(labels).flatMap(([version, names]) =>
-    names.flatMap((name) => (name.startsWith(ATTEMPT) ? [{ id: name.slice(ATTEMPT.length), version }] : [])),
+    names.flatMap((label) => (label.startsWith(ATTEMPT) ? [{ id: label.slice(ATTEMPT.length), label, version }] : [])),
   )
+
+/** Whether a rotation was begun and did not get to its end. */
+export const isPending = (labels: Readonly<Record<string, readonly string[]>>): boolean =>
+  Object.values(labels).some((names) => names.includes(PENDING) && !names.includes(CURRENT))
 
 /** The rotation that AWS calls by a ClientRequestToken. */
 export interface Rotation {

@@ -34,6 +34,7 @@ const functions = [
   'Background',
   'Register',
   'Rotate',
+  'Upkeep',
 ] as const
 type FunctionName = (typeof functions)[number]
 /** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts. */
@@ -107,6 +108,12 @@ async function everything(): Promise<void> {
   for (const provider of ['Providerdemo', 'Providersecond']) {
     const rotations = openRotations(stack, provider)
     await rotations.rotate()
+    const stored = await rotations.stored()
+    const current = { ...stored.current, client_secret_expires_at: 1 }
+    const retiring = stored.retiring.map((client) => Object.assign(client, { retired_at: 1 }))
+    await stack.putSecretValue(provider, JSON.stringify({ ...stored, current, retiring }))
+    await stack.stack.fire('EveryHour')
+    await stack.stack.rotationIsIdle()
     rotations.close()
   }
   expect(stack.logs.filter(({ line }) => line.includes('AccessDenied'))).toEqual([])
@@ -244,6 +251,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Background',
     'Register',
     'Rotate',
+    'Upkeep',
   ])
-  expect(may('secretsmanager:PutSecretValue', 'Providerdemo')).toEqual(['Register', 'Rotate'])
+  expect(may('secretsmanager:PutSecretValue', 'Providerdemo')).toEqual(['Register', 'Rotate', 'Upkeep'])
 })

@@ -71,6 +71,31 @@ describe('each provider whose credentials rotate', () => {
   })
 })
 
+test('once an hour, and by that rule only, clients are looked after', async () => {
+  const resources = await synthesized({ main: undefined, never: { mode: 'off' } })
+  const upkeep = idOf(resources, 'AWS::Lambda::Function', 'Upkeep')
+  const rule = idOf(resources, 'AWS::Events::Rule', 'EveryHour')
+  expect(all(resources, 'AWS::Events::Rule').map(([, { Properties: given }]) => given)).toEqual([
+    {
+      Description: expect.any(String),
+      ScheduleExpression: 'rate(1 hour)',
+      State: 'ENABLED',
+      Targets: [{ Arn: { 'Fn::GetAtt': [upkeep, 'Arn'] }, Id: 'Target0' }],
+    },
+  ])
+  const permissions = all(resources, 'AWS::Lambda::Permission').filter(([, one]) =>
+    JSON.stringify(one).includes(upkeep),
+  )
+  expect(permissions.map(([, { Properties: given }]) => given)).toEqual([
+    {
+      Action: 'lambda:InvokeFunction',
+      FunctionName: { 'Fn::GetAtt': [upkeep, 'Arn'] },
+      Principal: 'events.amazonaws.com',
+      SourceArn: { 'Fn::GetAtt': [rule, 'Arn'] },
+    },
+  ])
+})
+
 test('without rotation there is neither function nor schedule', async () => {
   const resources = await synthesized({ main: { mode: 'off' } })
   expect(idOf(resources, 'AWS::Lambda::Function', 'Rotate')).toBe('none')

@@ -26,7 +26,7 @@ const stage = {
   logs: { retention_days: 30 },
 }
 const startsTasks = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
-const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register', 'Rotate']
+const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register', 'Rotate', 'Upkeep']
 
 let assembly: string
 let template: Template
@@ -138,7 +138,9 @@ describe('the functions', () => {
       Description: expect.stringMatching(/^[A-Z].{10,}/),
     })
     expect(days).toBe(30)
-    expect(Number(properties['Timeout'])).toBeLessThanOrEqual({ Register: 60, Rotate: 60, Background: 30 }[flow] ?? 29)
+    expect(Number(properties['Timeout'])).toBeLessThanOrEqual(
+      { Register: 60, Rotate: 60, Upkeep: 120, Background: 30 }[flow] ?? 29,
+    )
   })
 
   test.each(flows)('%s has the stage, the table and the names of secrets in its environment, and no secret', (flow) => {
@@ -208,6 +210,12 @@ describe('the grants', () => {
       },
       stage.providers['second-one'].initial_access_token_secret,
     )
+  const changing = () => ({
+    Action: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
+      (action) => `secretsmanager:${action}`,
+    ),
+    Resource: providers(),
+  })
   const expected: Record<string, () => unknown[]> = {
     Login: () => [keys(), secrets(...providers())],
     Callback: () => [dynamoDb('PutItem', 'ConditionCheckItem', ...ending), keys(), secrets(...providers()), tasks()],
@@ -231,14 +239,14 @@ describe('the grants', () => {
       },
       initialAccessTokens(),
     ],
-    Rotate: () => [
+    Rotate: () => [changing(), initialAccessTokens()],
+    Upkeep: () => [
+      changing(),
+      { Action: ['secretsmanager:RotateSecret'], Resource: providers() },
       {
-        Action: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
-          (action) => `secretsmanager:${action}`,
-        ),
-        Resource: providers(),
+        Action: ['lambda:InvokeFunction'],
+        Resource: [{ 'Fn::GetAtt': [find('AWS::Lambda::Function', 'Rotate')[0], 'Arn'] }],
       },
-      initialAccessTokens(),
     ],
   }
 
@@ -310,7 +318,7 @@ describe('the HTTP API', () => {
   test('may invoke its functions, on its routes only, and nobody else may', () => {
     const permissions = resources('AWS::Lambda::Permission')
       .map(([, { Properties: given }]) => given)
-      .filter(({ Principal: who }) => who !== 'secretsmanager.amazonaws.com')
+      .filter(({ Principal: who }) => !/^(secretsmanager|events)\./.test(String(who)))
     expect(permissions).toHaveLength(10)
     for (const permission of permissions) {
       expect(permission).toMatchObject({ Action: 'lambda:InvokeFunction', Principal: 'apigateway.amazonaws.com' })

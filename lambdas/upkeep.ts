@@ -1,0 +1,108 @@
+import type { Client } from '../shared/client.ts'
+import type { Stage } from '../shared/config.ts'
+import type { Registration } from '../shared/credentials.ts'
+import { Failure } from '../shared/errors.ts'
+import type { Send } from '../shared/http.ts'
+import { createProviderSecret } from '../shared/provider-secret.ts'
+import { unregister } from '../shared/registration.ts'
+import { isDue, isOver, isOverdue, retired } from '../shared/retirement.ts'
+import { attemptsIn, isPending, parsePending } from '../shared/rotation.ts'
+import type { SecretVersions } from '../shared/secrets.ts'
+import { scheduleEdge } from './edge.ts'
+import { asFailure, audit, gauge, reportFailure } from './report.ts'
+import { now, providerSecret, secretVersions, sendOnce, stage } from './runtime.ts'
+
+interface Deps {
+  stage: Stage
+  versions: SecretVersions
+  secretOf: (provider: string) => string | undefined
+  send: Send
+  now: () => number
+}
+
+const DAY_SECONDS = 86_400
+
+/**
+ * Every hour, for each client of ours: what has retired is deleted at the server once nothing can be left of it, credentials that expire
+ * are rotated in time, and a rotation that did not get to its end is taken up again.
+ * @see RFC 7591 section 3.2.1 (client_secret_expires_at), RFC 7592 section 2.3
+ */
+export const upkeep = (deps: Deps) => {
+  const nowSeconds = (): number => Math.floor(deps.now() / 1_000)
+
+  /** Whether the client is gone, or will never be by our doing. */
+  const isSettled = async (provider: string, client: Client): Promise<boolean> => {
+    if (await unregister(deps.send, client)) return true
+    const isManaged = client.registration_client_uri !== undefined && client.registration_access_token !== undefined
+    if (isManaged && !isOverdue(client, deps.stage.session.absolute_seconds, nowSeconds())) return false
+    audit('upkeep', 'client_left_behind', { provider, client_id: client.client_id })
+    return true
+  }
+
+  /** Clients that just retired get their date; those whose time is over go, at the server first. */
+  const retire = async (provider: string, secret: string, registration: Registration): Promise<void> => {
+    const gone = new Set<string>()
+    for (const client of registration.retiring) {
+      if (!isOver(client, deps.stage.session.absolute_seconds, nowSeconds())) continue
+      if (await isSettled(provider, client)) gone.add(client.client_id)
+    }
+    const change = (known: Registration | undefined) => known && retired(known, gone, nowSeconds())
+    await createProviderSecret(deps.versions, secret).change(change)
+    if (gone.size > 0) audit('upkeep', 'clients_deleted', { provider, count: gone.size })
+  }
+
+  /** Attempts whose client is known are given back, now that the server may answer; how many are left that only an operator can settle. */
+  const settleAttempts = async (
+    secret: string,
+    labels: Readonly<Record<string, readonly string[]>>,
+  ): Promise<number> => {
+    let left = 0
+    for (const { label, version: id } of attemptsIn(labels)) {
+      const version = await deps.versions.find(secret, { id })
+      const pending = version === undefined ? undefined : parsePending(version.value)
+      if (pending !== undefined && (await unregister(deps.send, pending.registration.current))) {
+        await deps.versions.move(secret, label, { from: id })
+      } else left += 1
+    }
+    return left
+  }
+
+  const tend = async (provider: string): Promise<void> => {
+    const secret = deps.secretOf(provider)
+    const settings = deps.stage.providers[provider]
+    if (secret === undefined || settings === undefined || settings.client === 'static') return
+    const labels = await deps.versions.labels(secret)
+    const rotates = settings.rotation.mode !== 'off'
+    if (isPending(labels)) {
+      // Nothing else is changed under it.
+      gauge('orphaned_registrations', provider, attemptsIn(labels).length)
+      if (rotates) await deps.versions.rotate(secret)
+      return
+    }
+    gauge('orphaned_registrations', provider, await settleAttempts(secret, labels))
+    const { registration } = await createProviderSecret(deps.versions, secret).read()
+    if (registration === undefined) return
+    await retire(provider, secret, registration)
+    const { client_secret_expires_at: ends = 0 } = registration.current
+    if (ends === 0) return
+    gauge('secret_days_left', provider, (ends - nowSeconds()) / DAY_SECONDS)
+    if (rotates && isDue(registration.current, nowSeconds())) await deps.versions.rotate(secret)
+  }
+
+  return async (requestId?: string): Promise<void> => {
+    let failed = 0
+    for (const provider of Object.keys(deps.stage.providers)) {
+      try {
+        await tend(provider)
+      } catch (error) {
+        failed += 1
+        reportFailure('upkeep', asFailure(error), requestId)
+      }
+    }
+    if (failed > 0) throw new Failure('rotation_failed', { detail: `upkeep failed for ${failed} providers` })
+  }
+}
+
+export const handler = scheduleEdge('upkeep', (requestId) =>
+  upkeep({ stage: stage(), versions: secretVersions(), secretOf: providerSecret, send: sendOnce(), now })(requestId),
+)
