@@ -14,6 +14,9 @@ export const coderVersion = (reply: IncomingReply): string | undefined => {
   return /^v?(\d{1,4}\.\d{1,4}\.\d{1,4})/.exec(told)?.[1] ?? 'of an unknown version'
 }
 
+/** How every piece of advice begins. */
+export const IS_CODER = 'this is Coder'
+
 const howToEnable = (version: string): string => {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (!(major >= 1)) return 'set CODER_OAUTH2_PROVIDER_ENABLE=true, or before 2.38 add oauth2 to CODER_EXPERIMENTS'
@@ -32,7 +35,7 @@ export const CODER_REGISTRATION = 'an owner turns it on with coder oauth2-provid
 export const coderAdvice = (reply: IncomingReply): string | undefined => {
   const version = coderVersion(reply)
   if (version === undefined) return undefined
-  const coder = `this is Coder ${version}`
+  const coder = `${IS_CODER} ${version}`
   const body = jsonObject(reply)
   if (reply.status === 200 && body === undefined) return `${coder}, which has no OAuth2 provider yet; update it`
   if (reply.status === 403 && body?.['error'] !== undefined) {

@@ -1,4 +1,5 @@
 import type { Stage } from './config.ts'
+import { IS_CODER } from './coder-advice.ts'
 import { Failure } from './errors.ts'
 
 /**
@@ -104,5 +105,7 @@ const ADVICE: Record<Profile, Partial<Record<Failure['reason'], string>>> = {
 export const withAdvice = (error: unknown, profile: Profile | undefined): unknown => {
   const advice = profile !== undefined && error instanceof Failure ? ADVICE[profile][error.reason] : undefined
   if (advice === undefined || !(error instanceof Failure)) return error
+  // Where the server told its version, the advice for that is there already.
+  if (error.detail?.includes(IS_CODER) === true) return error
   return new Failure(error.reason, { detail: `${error.detail ?? error.reason}. ${advice}`, cause: error })
 }

@@ -112,6 +112,10 @@ describe('the advice of a profile', () => {
   test.each([
     [failure, undefined],
     [new Failure('server_timeout'), 'coder'],
+    [
+      new Failure('metadata_invalid', { detail: 'answered 404; this is Coder 2.38.1, and its provider is off' }),
+      'coder',
+    ],
     [new Error('other'), 'coder'],
     ['text', 'coder'],
   ] as const)('is left out where there is none: %s, %s', (error, profile) => {
