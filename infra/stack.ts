@@ -224,7 +224,9 @@ export class CoatcheckStack extends Stack {
       logRetentionDays: stage.logs.retention_days,
       grants: [
         {
-          actions: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
+          actions: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
+            (it) => `secretsmanager:${it}`,
+          ),
           resources: secretArns,
         },
         this.operatorSecrets(stage, Object.keys(stage.providers)),

@@ -1,17 +1,15 @@
 import { registrationRequest } from '../shared/client-metadata.ts'
-import type { RegistrationRequest } from '../shared/client-metadata.ts'
 import { newClientKey } from '../shared/client-keys.ts'
 import type { ClientKey } from '../shared/client-keys.ts'
 import type { Client } from '../shared/client.ts'
 import type { Stage } from '../shared/config.ts'
 import type { Registration } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
-import { HttpFault } from '../shared/http.ts'
 import type { Send } from '../shared/http.ts'
 import { initialAccessToken } from '../shared/initial-access-token.ts'
-import type { Metadata } from '../shared/metadata.ts'
+import { registerNoted } from '../shared/noted-registration.ts'
 import { probe } from '../shared/probe.ts'
-import { register, unregister } from '../shared/registration.ts'
+import { unregister } from '../shared/registration.ts'
 import { openRotation } from '../shared/rotation.ts'
 import type { Pending, Rotation } from '../shared/rotation.ts'
 import { random } from '../shared/seal.ts'
@@ -70,32 +68,6 @@ export const rotate = (deps: Deps) => {
     if (kept || (await unregister(deps.send, client))) await rotation.settle(attempt)
   }
 
-  /** A client is registered; where it is certain that none was, the note of the attempt is gone. */
-  const registerNoted = async (
-    rotation: Rotation,
-    metadata: Metadata,
-    wanted: RegistrationRequest & { attempt: string },
-  ): Promise<Client> => {
-    let isPossible = false
-    const watched: Send = async (request) => {
-      try {
-        isPossible = true
-        const reply = await deps.send(request)
-        isPossible = reply.status < 400 || reply.status >= 500
-        return reply
-      } catch (error) {
-        isPossible = !(error instanceof HttpFault && ['unreachable', 'address_refused'].includes(error.kind))
-        throw error
-      }
-    }
-    try {
-      return await register(watched, metadata, wanted)
-    } catch (error) {
-      if (!isPossible) await rotation.settle(wanted.attempt)
-      throw error
-    }
-  }
-
   /** What comes next is made, and kept before anything else: a second client, or where our client has no secret, a further key. */
   const createSecret = async (rotation: Rotation, provider: string): Promise<void> => {
     const waiting = await rotation.pending()
@@ -120,9 +92,8 @@ export const rotate = (deps: Deps) => {
     if (settings === undefined) throw new Failure('provider_unknown', { detail: provider })
     const token = await initialAccessToken(deps.secrets, settings)
     const attempt = random(9)
-    await rotation.note(attempt)
     const wanted = { ...registrationRequest(deps.stage, provider, settings, token), attempt }
-    const client = await registerNoted(rotation, metadata, wanted)
+    const client = await registerNoted(deps.send, metadata, wanted, rotation, deps.now)
     const next = { ...registration, current: client, retiring: [current, ...registration.retiring] }
     await keep(rotation, { registration: next, from, attempt }, attempt)
   }

@@ -35,6 +35,8 @@ export const clientSchema = () =>
     /** When the client was registered, and when another one took its place: seconds since the epoch. */
     registered_at: z.optional(z.number()),
     retired_at: z.optional(z.number()),
+    /** The note under which it was registered. */
+    attempt: z.optional(z.string()),
   })
 
 export type Client = z.infer<ReturnType<typeof clientSchema>>

@@ -104,7 +104,7 @@ export const register = async (
   const method = preferredMethod(metadata, wanted)
   const bearer = wanted.initial_access_token
   const mark =
-    wanted.attempt === undefined ? {} : { software_id: 'coatcheck', software_version: `rotation ${wanted.attempt}` }
+    wanted.attempt === undefined ? {} : { software_id: 'coatcheck', software_version: `attempt ${wanted.attempt}` }
   const body = { ...clientMetadata(metadata, wanted), ...mark, token_endpoint_auth_method: method }
   const reply = await call(send, { method: 'POST', url: metadata.registration_endpoint, bearer, body })
   if (!isOk(reply)) {
@@ -123,6 +123,7 @@ export const register = async (
     ...withScope(client, requestedScope(metadata, wanted.scopes)),
     requested: requestedText(metadata, wanted),
     registered_at: Math.floor(now() / 1_000),
+    ...(wanted.attempt !== undefined && { attempt: wanted.attempt }),
   }
 }
 

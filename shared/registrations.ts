@@ -9,10 +9,14 @@ import type { Send } from './http.ts'
 import { initialAccessToken } from './initial-access-token.ts'
 import { discover } from './metadata.ts'
 import type { Metadata } from './metadata.ts'
+import { registerNoted } from './noted-registration.ts'
+import type { Notes } from './noted-registration.ts'
 import { createProviderSecret } from './provider-secret.ts'
 import type { Kept, ProviderSecret } from './provider-secret.ts'
 import { begunAt, clientsOf, succeededBy, turnedTo, withClient, withoutFormer } from './registration-changes.ts'
-import { register, unregister, update } from './registration.ts'
+import { unregister, update } from './registration.ts'
+import { attemptsIn, openRotation } from './rotation.ts'
+import { random } from './seal.ts'
 import type { Secrets, SecretVersions } from './secrets.ts'
 import { staticKnowledge } from './static-client.ts'
 
@@ -43,6 +47,7 @@ interface Task {
   provider: string
   settings: Stage['providers'][string]
   secret: ProviderSecret
+  notes: Notes
   metadata: Metadata
   wanted: RegistrationRequest
   effort: Effort
@@ -86,13 +91,16 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     place: (client: Client) => Registration,
   ): Promise<Done | undefined> => {
     const token = await initialAccessToken(deps.secrets, task.settings)
-    const wanted = { ...task.wanted, initial_access_token: token }
-    const client = await register(deps.send, task.metadata, wanted, deps.now)
+    const attempt = random(9)
+    const wanted = { ...task.wanted, initial_access_token: token, attempt }
+    const client = await registerNoted(deps.send, task.metadata, wanted, task.notes, deps.now)
     let isKept = false
     try {
       isKept = await task.secret.replace(kept, complete(place(client), task))
     } finally {
-      if (!isKept && !(await unregister(deps.send, client))) deps.leftBehind(task.provider, client.client_id)
+      const isGone = !isKept && (await unregister(deps.send, client))
+      if (isKept || isGone) await task.notes.settle(attempt)
+      else deps.leftBehind(task.provider, client.client_id)
     }
     return isKept ? 'registered' : undefined
   }
@@ -165,6 +173,15 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     return 'kept'
   }
 
+  /** Notes of clients that are kept are gone: what wrote them was killed before it could take them away. */
+  const settleKept = async ({ secret, notes }: Task, labels: Parameters<typeof attemptsIn>[0]): Promise<void> => {
+    const open = attemptsIn(labels).map(({ id }) => id)
+    if (open.length === 0) return
+    const { registration } = await secret.read()
+    const kept = registration === undefined ? [] : clientsOf(registration).map(({ attempt }) => attempt)
+    for (const attempt of open) if (kept.includes(attempt)) await notes.settle(attempt)
+  }
+
   const ensureOnce = async (task: Task, kept: Kept): Promise<Done | undefined> => {
     const { issuer, client } = task.settings
     if (client === 'static') return await keepStatic(task, kept)
@@ -188,7 +205,9 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     const metadata = await discover(deps.send, issuer, endpointOrigins, settings.certificate_secret !== undefined)
     const secret = createProviderSecret(deps.versions, name)
     const wanted = registrationRequest(deps.stage, provider, settings, undefined)
-    const task = { provider, settings, secret, metadata, wanted, effort }
+    const notes = openRotation(deps.versions, name, 'deploy', () => random(24))
+    const task = { provider, settings, secret, notes, metadata, wanted, effort }
+    await settleKept(task, await deps.versions.labels(name))
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
       const done = await ensureOnce(task, await secret.read())
       if (done !== undefined) return { done, clientId: (await secret.read()).registration?.current.client_id }

@@ -39,6 +39,8 @@ describe('a deploy', () => {
         response_types: ['code'],
         token_endpoint_auth_method: 'client_secret_basic',
         scope: 'openid profile email offline_access',
+        software_id: 'coatcheck',
+        software_version: expect.stringMatching(/^attempt [\w-]{12}$/),
       },
     ])
     const [client] = stack.authorizationServer.clients()

@@ -234,7 +234,9 @@ describe('the grants', () => {
     Background: () => [dynamoDb(...renewing), keys(), secrets(...providers())],
     Register: () => [
       {
-        Action: ['GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map((it) => `secretsmanager:${it}`),
+        Action: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
+          (it) => `secretsmanager:${it}`,
+        ),
         Resource: providers(),
       },
       initialAccessTokens(),

@@ -128,7 +128,7 @@ test('orphans that nobody knows the id of are counted until an operator has look
   expect(said()).toContain('"orphaned_registrations":1')
   const [attempt = ''] = (await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', ''))
   const names = stack.authorizationServer.clients().map(({ software_version: name }) => name)
-  expect(names.filter((name) => name === `rotation ${attempt}`)).toHaveLength(1)
+  expect(names.filter((name) => name === `attempt ${attempt}`)).toHaveLength(1)
 })
 
 test('a failure is told and does not stay hidden', async () => {

@@ -14,6 +14,7 @@ import { parseStage, type Stage } from '../../shared/config.ts'
 import { parseRegistration, type Registration } from '../../shared/credentials.ts'
 import { Failure } from '../../shared/errors.ts'
 import { createSend, type OutgoingRequest, type Send } from '../../shared/http.ts'
+import { attemptsIn } from '../../shared/rotation.ts'
 import { createSecrets, createSecretVersions, type SecretVersions } from '../../shared/secrets.ts'
 
 /** A provider's settings as a stage file has them. */
@@ -136,6 +137,8 @@ export const startRegistrations = async () => {
     store: async (value: unknown): Promise<void> => {
       await client.send(new PutSecretValueCommand({ SecretId: secret, SecretString: JSON.stringify(value) }))
     },
+    /** How many registrations were begun whose end nobody knows. */
+    attempts: async (): Promise<number> => attemptsIn(await versions.labels(secret)).length,
     /** The version that is current. */
     version: async (): Promise<string | undefined> => {
       const { VersionIdsToStages = {} } = await client.send(new DescribeSecretCommand({ SecretId: secret }))
