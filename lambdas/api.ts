@@ -1,9 +1,11 @@
 import type { Stage } from '../shared/config.ts'
 import type { Endings } from '../shared/endings.ts'
+import type { Grant } from '../shared/grant-record.ts'
 import type { Grants } from '../shared/grants.ts'
 import type { Send } from '../shared/http.ts'
 import { Failure } from '../shared/errors.ts'
 import { forward, resolveCall } from '../shared/resource-server.ts'
+import { tokenOfRoute } from '../shared/route-tokens.ts'
 import type { Sessions } from '../shared/sessions.ts'
 import { requireRequestProof } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
@@ -29,18 +31,31 @@ export const api =
     if (live.grant.provider !== call.api.provider)
       throw new Failure('session_missing', { detail: 'signed in at another provider' })
 
-    return await endingWithGrant(live, deps.endings, async () => {
-      const access = await deps.grants.access(live.grant)
+    const wanted = tokenOfRoute(call.api)
+    /** A token to call with; another one where that was refused. */
+    const tokenFor = async (grant: Grant, refused?: string) => {
+      if (wanted !== undefined) {
+        const access = await deps.grants.route(grant, wanted, refused)
+        reportRenewal('api', access, request)
+        return { ...access, renewable: true }
+      }
+      const { tokens, ...access } = await (refused === undefined
+        ? deps.grants.access(grant)
+        : deps.grants.renewed(grant))
       reportRenewal('api', access, request)
+      return { ...access, accessToken: tokens.access_token, renewable: tokens.refresh_token !== undefined }
+    }
+
+    return await endingWithGrant(live, deps.endings, async () => {
+      const access = await tokenFor(live.grant)
       const beside = Promise.allSettled([access.renewal, deps.sessions.touch(live.session)])
       try {
-        const reply = await forward(deps.send, call, request, access.tokens.access_token, byMs)
-        if (reply.status !== 401 || access.tokens.refresh_token === undefined) return reply
+        const reply = await forward(deps.send, call, request, access.accessToken, byMs)
+        if (reply.status !== 401 || !access.renewable) return reply
         const again = await endingWithGrant({ ...live, grant: access.grant }, deps.endings, () =>
-          deps.grants.renewed(access.grant),
+          tokenFor(access.grant, access.accessToken),
         )
-        reportRenewal('api', again, request)
-        return await forward(deps.send, call, request, again.tokens.access_token, byMs)
+        return await forward(deps.send, call, request, again.accessToken, byMs)
       } finally {
         await beside
       }

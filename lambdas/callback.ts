@@ -54,6 +54,7 @@ const enter = async (
     codeVerifier: login.code_verifier,
     nonce: login.nonce,
     resource: login.resource,
+    routeResources: login.route_resources,
   })
   const { account, clientId, sinceMs } = signedIn
   let { tokens } = signedIn

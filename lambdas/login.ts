@@ -42,6 +42,7 @@ export const login =
       code_verifier: codeVerifier,
       nonce: authorization.openid ? nonce : undefined,
       resource: authorization.resource,
+      route_resources: authorization.routeResources.length === 0 ? undefined : authorization.routeResources,
       return_to: destination,
       started_ms: startedMs,
       expires: Math.floor(startedMs / 1_000) + LOGIN_SECONDS,

@@ -47,7 +47,11 @@ export const endingWithGrant = async <T>(
 }
 
 /** A renewal that was carried out for this request is in the audit trail. */
-export const reportRenewal = (flow: string, { renewedHere, grant }: Access, request: Request): void => {
+export const reportRenewal = (
+  flow: string,
+  { renewedHere, grant }: Pick<Access, 'renewedHere' | 'grant'>,
+  request: Request,
+): void => {
   if (renewedHere) audit(flow, 'renewed', { provider: grant.provider, ...holderOf(grant.key) }, request)
 }
 

@@ -2,9 +2,10 @@ import type { ReadAccount } from './account.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
-import type { Grant, Tokens } from './grant-record.ts'
+import type { Tokens } from './grant-record.ts'
 import { createIdentify, ignoringFailure } from './identity.ts'
-import type { GrantWire, Refreshed } from './renewal.ts'
+import type { Exchanged, GrantWire, Refreshed } from './renewal.ts'
+import { resourcesOf } from './route-tokens.ts'
 import type { OAuth, Peer, TokenReply } from './oauth.ts'
 import { accountOf } from './seal.ts'
 import type { AccountId } from './seal.ts'
@@ -31,6 +32,8 @@ export interface Authorization {
   /** Whether OpenID Connect is spoken, so that an ID token with the nonce must come back. */
   openid: boolean
   resource: string | undefined
+  /** Resources that routes have of their own. */
+  routeResources: readonly string[]
 }
 
 /** Who signed in, and with which tokens. */
@@ -46,7 +49,7 @@ export interface SignedIn {
 }
 
 export interface AuthorizationServer extends GrantWire {
-  /** The authorization request, as a URL with each parameter once and none that was not asked for (RFC 6749 section 4.1.1). */
+  /** The authorization request, as a URL with each parameter once (but `resource`, RFC 8707 section 2) and none that was not asked for (RFC 6749 section 4.1.1). */
   authorize(provider: string, request: AuthorizationRequest): Promise<Authorization>
   /** The callback is genuine, its code is redeemed and its user is known. */
   finish(
@@ -60,6 +63,7 @@ export interface AuthorizationServer extends GrantWire {
       codeVerifier: string
       nonce: string | undefined
       resource: string | undefined
+      routeResources?: readonly string[] | undefined
     },
   ): Promise<SignedIn>
   /** Where the browser ends its session at the server (OpenID Connect RP-Initiated Logout 1.0), if the server has that. */
@@ -125,10 +129,10 @@ export const createAuthorizationServer = ({
 
   return {
     async authorize(provider, { state, nonce, codeChallenge, prompt, loginHint }) {
-      const settings = stage.providers[provider]
+      const [resource, ...routeResources] = resourcesOf(stage, provider)
       const { metadata, current: client } = await credentials.of(provider)
       const openid = scopesOf(client.scope).includes('openid')
-      const parameters: Record<string, string> = {
+      const parameters = new URLSearchParams({
         response_type: 'code',
         client_id: client.client_id,
         redirect_uri: callbackUrl(stage, provider),
@@ -137,27 +141,29 @@ export const createAuthorizationServer = ({
         code_challenge_method: 'S256',
         ...(client.scope === undefined ? {} : { scope: client.scope }),
         ...(openid ? { nonce } : {}),
-        ...(settings?.resource === undefined ? {} : { resource: settings.resource }),
         // Both are of OpenID Connect; a server that does not speak it may refuse what it does not know.
         ...(openid && prompt !== undefined && PROMPTS.has(prompt) ? { prompt } : {}),
         ...(openid && loginHint !== undefined ? { login_hint: loginHint.slice(0, 256) } : {}),
-      }
+      })
+      for (const one of resource === undefined ? [] : [resource, ...routeResources]) parameters.append('resource', one)
       const url = new URL(metadata.authorization_endpoint)
       const pushed = metadata.pushed_authorization_request_endpoint !== undefined
-      const sent: Record<string, string> = pushed
-        ? {
+      const sent = pushed
+        ? new URLSearchParams({
             client_id: client.client_id,
             request_uri: await withClient(provider, client.client_id, (peer) => oauth.push(peer, parameters)),
-          }
+          })
         : parameters
-      for (const [name, value] of Object.entries(sent)) url.searchParams.set(name, value)
+      for (const name of sent.keys()) url.searchParams.delete(name)
+      for (const [name, value] of sent) url.searchParams.append(name, value)
       return {
         url,
         issuer: metadata.issuer,
         clientId: client.client_id,
         redirectUri: callbackUrl(stage, provider),
         openid,
-        resource: settings?.resource,
+        resource,
+        routeResources,
       }
     },
 
@@ -177,7 +183,7 @@ export const createAuthorizationServer = ({
             account: accountOf(login.issuer, subject),
             clientId: login.clientId,
             claims,
-            tokens: asTokens(reply, login.resource === undefined ? [] : [login.resource]),
+            tokens: asTokens(reply, [login.resource ?? [], login.routeResources ?? []].flat()),
             sinceMs,
             serverSession:
               peer.metadata.backchannel_logout_supported === true && typeof sid === 'string'
@@ -190,14 +196,14 @@ export const createAuthorizationServer = ({
         }
       }),
 
-    async refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed> {
+    async refresh(grant, tokens, sendByMs, resource): Promise<Refreshed> {
       // Not what the stage says by now: some servers take the refresh token back before they refuse a resource that was not granted.
       const { resources = [stage.providers[grant.provider]?.resource ?? []].flat() } = tokens
       try {
         return await withClient(grant.provider, grant.clientId, async (peer): Promise<Refreshed> => {
           // Credentials may have taken their time, and been read for a second attempt.
           if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
-          const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resources[0])
+          const reply = await oauth.refresh(peer, tokens.refresh_token ?? '', resource ?? resources[0])
           const subject = reply.claims?.['sub']
           if (typeof subject === 'string' && `A#${accountOf(peer.metadata.issuer, subject)}` !== grant.key.pk) {
             await ignoringFailure(() => oauth.revoke(peer, reply))
@@ -224,15 +230,37 @@ export const createAuthorizationServer = ({
       }
     },
 
-    async revoke({ provider, clientId }, tokens) {
+    async exchange(grant, tokens, wanted, sendByMs): Promise<Exchanged> {
       try {
-        await withClient(provider, clientId, (peer) => oauth.revoke(peer, tokens))
-        return true
+        return await withClient(grant.provider, grant.clientId, async (peer): Promise<Exchanged> => {
+          if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
+          const reply = await oauth.exchange(peer, tokens.access_token, wanted)
+          return { kind: 'exchanged', issued: asTokens(reply, []) }
+        })
       } catch (error) {
         if (!(error instanceof Failure)) throw error
-        // A server that answers that it will not is not asked again; one that did not answer is.
-        return error.reason === 'server_refused'
+        return error.reason === 'code_rejected' || error.reason === 'server_refused'
+          ? { kind: 'refused', detail: error.detail }
+          : { kind: 'unavailable', reason: error.reason }
       }
+    },
+
+    async revoke({ provider, clientId }, { exchanged = [], ...tokens }) {
+      const own = (tokens.refresh_token ?? tokens.access_token) === undefined ? [] : [tokens]
+      const all = [...own, ...exchanged.map((token) => ({ access_token: token }))]
+      const results = await Promise.all(
+        all.map(async (one) => {
+          try {
+            await withClient(provider, clientId, (peer) => oauth.revoke(peer, one))
+            return true
+          } catch (error) {
+            if (!(error instanceof Failure)) throw error
+            // A server that answers that it will not is not asked again; one that did not answer is.
+            return error.reason === 'server_refused'
+          }
+        }),
+      )
+      return results.every(Boolean)
     },
 
     async logoutUrl(provider, state) {

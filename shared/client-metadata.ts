@@ -4,6 +4,7 @@ import { AUTHENTICATION_METHODS } from './client.ts'
 import type { AuthenticationMethod, Client } from './client.ts'
 import { Failure } from './errors.ts'
 import type { Metadata } from './metadata.ts'
+import { TOKEN_EXCHANGE } from './route-tokens.ts'
 import { backchannelLogoutUrl, callbackUrl, jwksUrl, postLogoutUrl } from './stage.ts'
 
 /** The client metadata that a stage asks a server to register (RFC 7591 section 2). */
@@ -18,6 +19,8 @@ export interface RegistrationRequest {
   /** Left out: those of our defaults that the server announces. */
   scopes: readonly string[] | undefined
   initial_access_token: string | undefined
+  /** Whether tokens are exchanged for routes, so that the grant type of that is asked for. */
+  exchanges?: boolean
   /** Where our public keys are: private_key_jwt is asked for then, and only then. */
   jwks_uri: string | undefined
   /** Sent as `software_version` where it is there, so that an operator can tell at the server what was registered when. */
@@ -40,6 +43,7 @@ export const registrationRequest = (
   backchannel_logout_uri: backchannelLogoutUrl(stage, provider),
   scopes,
   initial_access_token: initialAccessToken,
+  exchanges: Object.values(stage.apis).some((api) => api.provider === provider && api.exchange !== undefined),
   jwks_uri: rotation.mode === 'keys' ? jwksUrl(stage) : undefined,
 })
 
@@ -80,6 +84,21 @@ export const preferredMethod = (
   return method
 }
 
+/** @throws registration_refused where routes need exchanges that the server does not announce */
+const grantTypes = (
+  { grant_types_supported: supported }: Metadata,
+  { exchanges = false }: RegistrationRequest,
+): string[] => {
+  if (exchanges && supported !== undefined && !supported.includes(TOKEN_EXCHANGE)) {
+    throw new Failure('registration_refused', {
+      detail:
+        'an API has exchange, but the server does not announce token exchange (RFC 8693) in grant_types_supported',
+    })
+  }
+  const refresh = (supported ?? ['refresh_token']).includes('refresh_token') ? ['refresh_token'] : []
+  return ['authorization_code', ...refresh, ...(exchanges ? [TOKEN_EXCHANGE] : [])]
+}
+
 /** Everything that we say of our client at this server but how it authenticates. What is not said is the server's to choose. */
 export const clientMetadata = (metadata: Metadata, wanted: RegistrationRequest): Record<string, unknown> => {
   const scope = requestedScope(metadata, wanted.scopes)
@@ -87,9 +106,7 @@ export const clientMetadata = (metadata: Metadata, wanted: RegistrationRequest):
     client_name: wanted.client_name,
     ...(wanted.logo_uri === undefined ? {} : { logo_uri: wanted.logo_uri }),
     redirect_uris: [wanted.redirect_uri],
-    grant_types: ['authorization_code', 'refresh_token'].filter(
-      (type) => type === 'authorization_code' || (metadata.grant_types_supported ?? [type]).includes(type),
-    ),
+    grant_types: grantTypes(metadata, wanted),
     response_types: ['code'],
     ...(wanted.jwks_uri !== undefined && {
       token_endpoint_auth_signing_alg: CLIENT_KEY_ALGORITHM,

@@ -1,6 +1,7 @@
 import * as z from 'zod/mini'
 import { provider } from './config-provider.ts'
 import { describe, headerName, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
+import { exchange, routeFaults } from './config-route.ts'
 import { certificateFaults } from './server-origins.ts'
 import { applyProfiles, contradictions } from './profiles.ts'
 
@@ -26,6 +27,14 @@ const api = z.strictObject({
   token_header: describe(
     z.optional(headerName),
     'Header that carries the access token alone, such as X-Api-Token. Left out, or Authorization: Authorization: Bearer.',
+  ),
+  resource: describe(
+    z.optional(plainUrl),
+    'RFC 8707 resource indicator of this API, where it needs a token for another resource than its provider: asked for at authorization, and named at a refresh of its own.',
+  ),
+  exchange: describe(
+    z.optional(exchange),
+    "What the user's access token is exchanged for (RFC 8693), where this API needs a token of another audience. Left out: nothing is exchanged.",
   ),
   timeout_seconds: describe(z._default(seconds(1, 25), 20), 'How long the resource server may take, in seconds.'),
 })
@@ -130,7 +139,8 @@ export const stageSchema = z
           complain(['providers', key, 'account', 'url'], 'must use the scheme of the issuer')
         }
       }
-      for (const { path, message } of [...contradictions(stage), ...certificateFaults(stage)]) complain(path, message)
+      for (const { path, message } of [...contradictions(stage), ...certificateFaults(stage), ...routeFaults(stage)])
+        complain(path, message)
       if (stage.session.idle_seconds > stage.session.absolute_seconds) {
         complain(['session', 'idle_seconds'], 'must not be more than absolute_seconds')
       }
@@ -152,6 +162,7 @@ export const stageSchema = z
 export type Stage = z.infer<typeof stageSchema>
 export type AccountEndpoint = NonNullable<Stage['providers'][string]['account']>
 export type Api = Stage['apis'][string]
+export type Exchange = NonNullable<Api['exchange']>
 export type Renewal = Stage['renewal']
 export type SessionSettings = Stage['session']
 

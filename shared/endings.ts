@@ -55,7 +55,7 @@ export const createEndings = ({
   now,
 }: {
   table: Table
-  grants: Pick<Grants, 'end' | 'endShared'>
+  grants: Pick<Grants, 'end' | 'endShared' | 'giveBackRoutes'>
   tasks: Tasks
   now: () => number
 }): Endings => {
@@ -124,6 +124,7 @@ export const createEndings = ({
       const buried = await table.remove({ pk, sk }, [['version', '=', version]])
       if (buried === undefined) return !(await table.list(pk, sk)).some((item) => item.sk === sk)
       if (users.length > 0) await table.write({ remove: users.map((item) => ({ pk, sk: item.sk })) })
+      await grants.giveBackRoutes(buried)
       return true
     },
 

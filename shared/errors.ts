@@ -146,6 +146,20 @@ export const reasons = {
     level: 'warn',
   },
 
+  // a token that a route has of its own
+  access_refused: {
+    status: 403,
+    code: 'access_refused',
+    sentence: 'The sign-in service gives you no access to this API.',
+    level: 'warn',
+  },
+  resource_not_granted: {
+    status: 403,
+    code: 'access_not_granted',
+    sentence: 'Your sign-in does not cover this API yet. Please sign in again.',
+    level: 'info',
+  },
+
   session_unknown: {
     status: 404,
     code: 'session_unknown',

@@ -1,7 +1,8 @@
 import type { Renewal as RenewalSettings } from './config.ts'
 import { Failure } from './errors.ts'
 import type { Sealer } from './seal.ts'
-import type { Item, Key, Value } from './table.ts'
+import type { RouteToken, RouteTokens } from './route-tokens.ts'
+import type { Condition, Item, Key, Value } from './table.ts'
 
 /** The record of a grant: what is plain in it, what is sealed, and how it reads back. */
 
@@ -23,6 +24,8 @@ export interface Tokens {
 export interface Grant {
   key: Key
   version: number
+  /** Changes whenever the access token does, which versions do more often: a refresh for a route brings a new refresh token only. */
+  generation: number
   provider: string
   clientId: string
   /** The access token is used without a thought until then, in seconds since the epoch. */
@@ -36,6 +39,10 @@ export interface Grant {
   /** When the record itself ends, in seconds since the epoch. */
   ttl: number
   sealed: Uint8Array
+  /** Tokens that routes have of their own, where there are any. */
+  routes: Uint8Array | undefined
+  /** How often these were written. */
+  routesVersion: number
 }
 
 /** Whose tokens: what refreshing and revoking need to know of a grant. */
@@ -44,8 +51,16 @@ export type Holder = Pick<Grant, 'provider' | 'clientId'>
 export interface GrantRecords {
   /** The attributes that keep the tokens: sealed, and when they end and are due. */
   attributes(key: Key, tokens: Tokens): Promise<Record<string, Value>>
+  /** The attributes that keep new tokens where the access token stays: when that is due stays too. */
+  besides(grant: Grant, tokens: Tokens): Promise<Record<string, Value>>
   /** The tokens of a grant. @throws session_ended when they do not open */
   open(grant: Grant): Promise<Tokens>
+  /** The attributes that keep the tokens of routes. */
+  routes(grant: Grant, tokens: RouteTokens): Promise<Record<string, Value>>
+  /** Those of the grant; none where they do not open. */
+  openRoutes(grant: Grant): Promise<RouteTokens>
+  /** A new token of a route, which was issued at that lifetime, as it is kept. */
+  routeToken(issued: Pick<Tokens, 'access_token' | 'expires'>, exchanged: boolean): RouteToken
 }
 
 /** Of all grants that are written; a reader refuses what it does not know. */
@@ -65,9 +80,11 @@ export const decodeGrant = (item: Item | undefined): Grant | undefined => {
   if (typeof freshUntil !== 'number' || typeof expires !== 'number' || typeof ttl !== 'number') return undefined
   if (!(sealed instanceof Uint8Array)) return undefined
   const number = (name: string): number => (typeof item[name] === 'number' ? item[name] : 0)
+  const { routes } = item
   return {
     key: { pk: item.pk, sk: item.sk },
     version,
+    generation: version - number('besides'),
     provider,
     clientId,
     freshUntil,
@@ -76,8 +93,14 @@ export const decodeGrant = (item: Item | undefined): Grant | undefined => {
     retryAtMs: number('retry_at_ms'),
     ttl,
     sealed,
+    routes: routes instanceof Uint8Array ? routes : undefined,
+    routesVersion: number('routes_version'),
   }
 }
+
+/** True of a record whose routes' tokens are as that grant has them. */
+export const routesUnchanged = ({ routesVersion }: Grant): Condition =>
+  routesVersion === 0 ? ['routes_version', 'absent or <', 1] : ['routes_version', '=', routesVersion]
 
 /** Seals and opens the tokens of grants. */
 export const createGrantRecords = ({
@@ -89,17 +112,23 @@ export const createGrantRecords = ({
   settings: RenewalSettings
   now: () => number
 }): GrantRecords => {
-  const freshUntil = (tokens: Tokens): number => {
-    if (tokens.refresh_token === undefined) return tokens.expires
-    const lifetime = Math.max(0, tokens.expires - Math.floor(now() / 1_000))
-    return tokens.expires - Math.ceil(Math.min(settings.leeway_seconds, lifetime / 4))
+  const freshUntil = (expires: number): number => {
+    const lifetime = Math.max(0, expires - Math.floor(now() / 1_000))
+    return expires - Math.ceil(Math.min(settings.leeway_seconds, lifetime / 4))
   }
+  const sealTokens = (key: Key, tokens: Tokens): Promise<Uint8Array> =>
+    sealer.seal('grant', [key.pk, key.sk], JSON.stringify(tokens))
 
   return {
     attributes: async (key, tokens) => ({
-      sealed: await sealer.seal('grant', [key.pk, key.sk], JSON.stringify(tokens)),
-      fresh_until: freshUntil(tokens),
+      sealed: await sealTokens(key, tokens),
+      fresh_until: tokens.refresh_token === undefined ? tokens.expires : freshUntil(tokens.expires),
       expires: tokens.expires,
+    }),
+
+    besides: async ({ key, version, generation }, tokens) => ({
+      sealed: await sealTokens(key, tokens),
+      besides: version - generation + 1,
     }),
 
     async open(grant) {
@@ -107,5 +136,22 @@ export const createGrantRecords = ({
       if (text === undefined) throw new Failure('session_ended', { detail: 'the sealed tokens do not open' })
       return JSON.parse(text) as Tokens
     },
+
+    routes: async ({ key: { pk, sk }, routesVersion }, tokens) => ({
+      routes: await sealer.seal('routes', [pk, sk], JSON.stringify(tokens)),
+      routes_version: routesVersion + 1,
+    }),
+
+    async openRoutes({ key: { pk, sk }, routes }) {
+      const text = routes && (await sealer.open('routes', [pk, sk], routes))
+      return text === undefined ? {} : (JSON.parse(text) as RouteTokens)
+    },
+
+    routeToken: ({ access_token, expires }, exchanged) => ({
+      access_token,
+      expires,
+      fresh_until: freshUntil(expires),
+      exchanged,
+    }),
   }
 }

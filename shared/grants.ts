@@ -2,10 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Renewal as RenewalSettings } from './config.ts'
 import { Failure, reasons } from './errors.ts'
 import type { Reason } from './errors.ts'
-import { createGrantRecords, decodeGrant, GRANT_FORMAT } from './grant-record.ts'
+import { createGrantRecords, decodeGrant, GRANT_FORMAT, routesUnchanged } from './grant-record.ts'
 import type { Grant, Holder, Tokens } from './grant-record.ts'
 import { createRenewals } from './renewal.ts'
-import type { GrantWire, Renewed } from './renewal.ts'
+import type { GrantWire, Renewed, Revocable } from './renewal.ts'
+import { createRouteRenewals } from './route-renewal.ts'
+import type { RouteAccess, RouteRenewals } from './route-renewal.ts'
+import { exchangedTokens } from './route-tokens.ts'
 import { newVersion } from './seal.ts'
 import type { Sealer } from './seal.ts'
 import type { Condition, Item, Key, Step, Table } from './table.ts'
@@ -14,12 +17,8 @@ import type { Task, Tasks } from './tasks.ts'
 /** Grants: the tokens that one redeemed code led to, from the login that brings them to the logout that gives them back. */
 
 /** The token to call with now, and the renewal under way beside it, to be awaited before the reply. */
-export interface Access {
-  grant: Grant
+export interface Access extends Omit<RouteAccess, 'accessToken'> {
   tokens: Tokens
-  /** Whether this caller renewed it just now. */
-  renewedHere: boolean
-  renewal: Promise<unknown> | undefined
 }
 
 export interface NewGrant extends Holder {
@@ -44,6 +43,8 @@ export interface Grants {
   access(grant: Grant): Promise<Access>
   /** The grant is renewed, by us or by another caller in the meantime. @throws grant_ended, session_missing, renewal_pending, server_* */
   renewed(grant: Grant): Promise<Access>
+  /** A valid token for a route that has its own, other than the one that was refused. @throws like the others; access_refused, resource_not_granted */
+  route: RouteRenewals['access']
   /** The renewal that a task was started for is carried out, once however often the task is delivered. */
   resume(task: Extract<Task, { kind: 'renew' }>): Promise<Renewed>
   /** The grant in that item has its tokens revoked, now or, where that fails, later, and is gone, whatever a renewal makes of it meanwhile. */
@@ -53,7 +54,9 @@ export interface Grants {
   /** The tokens of an ended grant are revoked. @throws server_failed when the server could not be asked */
   revokeLater(task: Extract<Task, { kind: 'revoke' }>): Promise<void>
   /** Tokens that belong to no grant any more are revoked, now or later. */
-  giveBack(holder: Holder, tokens: Tokens): Promise<void>
+  giveBack(holder: Holder, tokens: Revocable): Promise<void>
+  /** What was exchanged for the routes of a grant that is dead is revoked: it does not die with it. */
+  giveBackRoutes(item: Item): Promise<void>
 }
 
 /** How long a caller without a valid token waits for another one's renewal. */
@@ -95,7 +98,7 @@ export const createGrants = ({
   const records = createGrantRecords({ sealer, settings, now })
 
   /** Revoked at once, or handed to the background; a queue that is not to be had either is the server's expiry to solve. */
-  const giveBack = async ({ provider, clientId }: Holder, tokens: Tokens): Promise<void> => {
+  const giveBack = async ({ provider, clientId }: Holder, tokens: Revocable): Promise<void> => {
     if (await wire.revoke({ provider, clientId }, tokens)) return
     const sealed = await sealer.seal('task', [provider, clientId], JSON.stringify(tokens))
     const task = {
@@ -123,8 +126,11 @@ export const createGrants = ({
   const revokeAndRemove = async (item: Item): Promise<boolean> => {
     const grant = decodeGrant(item)
     const tokens = grant && (await readable(grant))
-    if (grant !== undefined && tokens !== undefined) await giveBack(grant, tokens)
-    const when = grant === undefined ? [] : [['version', '=', grant.version] as const]
+    if (grant !== undefined && tokens !== undefined) {
+      const exchanged = exchangedTokens(await records.openRoutes(grant))
+      await giveBack(grant, exchanged.length === 0 ? tokens : { ...tokens, exchanged })
+    }
+    const when = grant === undefined ? [] : [['version', '=', grant.version] as const, routesUnchanged(grant)]
     return (await table.remove({ pk: item.pk, sk: item.sk }, when)) !== undefined
   }
 
@@ -152,7 +158,11 @@ export const createGrants = ({
         const outcome = await renewals.renew(current)
         if (outcome.kind === 'renewed') {
           const { grant: fresh, tokens } = outcome
-          return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
+          if (fresh.generation !== grant.generation)
+            return { grant: fresh, tokens, renewedHere: true, renewal: undefined }
+          // A refresh for a route came before us, which brought a new refresh token and no access token.
+          current = fresh
+          continue
         }
         if (outcome.kind === 'ended') throw new Failure('grant_ended')
         if (outcome.kind === 'gone') throw endedMeanwhile()
@@ -163,7 +173,7 @@ export const createGrants = ({
       const [item] = await table.read([grant.key])
       const read = decodeGrant(item)
       if (read === undefined) throw endedMeanwhile()
-      if (read.version !== grant.version) {
+      if (read.generation !== grant.generation) {
         return { grant: read, tokens: await records.open(read), renewedHere: false, renewal: undefined }
       }
       current = read
@@ -183,10 +193,30 @@ export const createGrants = ({
     }
   }
 
+  const access = async (grant: Grant): Promise<Access> => {
+    const tokens = await records.open(grant)
+    if (seconds() < grant.freshUntil) return { grant, tokens, renewedHere: false, renewal: undefined }
+    if (seconds() >= grant.expires) return await renewed(grant)
+    const waits = Math.max(grant.leaseUntilMs, grant.retryAtMs) > now()
+    const renewal = waits ? undefined : renewBeside(grant)
+    renewal?.catch(() => undefined)
+    return { grant, tokens, renewedHere: false, renewal }
+  }
+
+  const routes = createRouteRenewals({ table, records, renewals, wire, access, renewed, giveBack, now })
+
   return {
     open: (grant) => records.open(grant),
+    access,
     renewed,
+    route: (grant, wanted, refused) => routes.access(grant, wanted, refused),
     giveBack,
+
+    async giveBackRoutes(item) {
+      const grant = decodeGrant(item)
+      const exchanged = grant === undefined ? [] : exchangedTokens(await records.openRoutes(grant))
+      if (grant !== undefined && exchanged.length > 0) await giveBack(grant, { exchanged })
+    },
 
     async place(key, from) {
       const put = await newItem(key, from)
@@ -212,16 +242,6 @@ export const createGrants = ({
         tokens = { ...outcome.tokens, refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token }
       }
       return { step: { put: await newItem(key, { ...from, tokens }), when }, tokens }
-    },
-
-    async access(grant) {
-      const tokens = await records.open(grant)
-      if (seconds() < grant.freshUntil) return { grant, tokens, renewedHere: false, renewal: undefined }
-      if (seconds() >= grant.expires) return await renewed(grant)
-      const waits = Math.max(grant.leaseUntilMs, grant.retryAtMs) > now()
-      const renewal = waits ? undefined : renewBeside(grant)
-      renewal?.catch(() => undefined)
-      return { grant, tokens, renewedHere: false, renewal }
     },
 
     async resume(task) {
@@ -261,7 +281,8 @@ export const createGrants = ({
     async revokeLater({ provider, client_id: clientId, sealed }) {
       const text = await sealer.open('task', [provider, clientId], Buffer.from(sealed, 'base64'))
       if (text === undefined) return
-      if (!(await wire.revoke({ provider, clientId }, JSON.parse(text) as Tokens))) throw new Failure('server_failed')
+      if (!(await wire.revoke({ provider, clientId }, JSON.parse(text) as Revocable)))
+        throw new Failure('server_failed')
     },
   }
 }

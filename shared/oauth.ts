@@ -2,6 +2,7 @@ import * as oauth from 'oauth4webapi'
 import { checkAuthorizationResponse, errorCode } from './authorization-response.ts'
 import { authenticationOf } from './client-authentication.ts'
 import type { ClientKey } from './client-keys.ts'
+import type { Exchange } from './config.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
 import { HttpFault } from './http.ts'
@@ -9,7 +10,8 @@ import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './json-reply.ts'
 import type { Metadata } from './metadata.ts'
 import type { Client } from './client.ts'
-import { checkTokenReply, DEFAULT_LIFETIME_SECONDS } from './token-reply.ts'
+import { TOKEN_EXCHANGE } from './route-tokens.ts'
+import { checkExchangeReply, checkTokenReply, DEFAULT_LIFETIME_SECONDS } from './token-reply.ts'
 
 /**
  * The OAuth library: every protocol message goes through it, every error of it is translated here, and what it lets pass
@@ -43,7 +45,7 @@ export interface OAuth {
   /** The callback's parameters belong to this login and carry a code. @throws issuer_mismatch, state_missing, code_missing, login_denied, authorization_error, parameter_duplicated */
   checkCallback(peer: Peer, parameters: URLSearchParams, state: string): URLSearchParams
   /** The request URI of a pushed authorization request (RFC 9126). */
-  push(peer: Peer, parameters: Record<string, string>): Promise<string>
+  push(peer: Peer, parameters: URLSearchParams): Promise<string>
   /** The code is redeemed (RFC 6749 section 4.1.3) and the ID token, where there has to be one, is right in every claim and in its signature. */
   redeem(
     peer: Peer,
@@ -52,11 +54,16 @@ export interface OAuth {
   ): Promise<TokenReply>
   /** The tokens are refreshed (RFC 6749 section 6). */
   refresh(peer: Peer, refreshToken: string, resource: string | undefined): Promise<TokenReply>
+  /** The access token is exchanged for another one (RFC 8693). */
+  exchange(peer: Peer, accessToken: string, wanted: Exchange): Promise<TokenReply>
   /** Claims of the UserInfo endpoint, whose subject is the ID token's. */
   userInfo(peer: Peer, accessToken: string, subject: string): Promise<Readonly<Record<string, unknown>>>
   /** The tokens are revoked, if the server can (RFC 7009). */
-  revoke(peer: Peer, tokens: Pick<TokenReply, 'access_token' | 'refresh_token'>): Promise<void>
+  revoke(peer: Peer, tokens: Partial<Pick<TokenReply, 'access_token' | 'refresh_token'>>): Promise<void>
 }
+
+/** RFC 8693 section 3. */
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
 
 const faultReasons: Record<HttpFault['kind'], Reason> = {
   unreachable: 'server_unreachable',
@@ -188,7 +195,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
         asServer(peer),
         asClient(peer),
         authenticationOf(peer, now),
-        refresh ?? access,
+        refresh ?? access ?? '',
         {
           ...options(peer),
           additionalParameters: { token_type_hint: refresh === undefined ? 'access_token' : 'refresh_token' },
@@ -265,6 +272,21 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
           },
         )
         return asTokenReply(await oauth.processRefreshTokenResponse(asServer(peer), asClient(peer), response))
+      }),
+
+    exchange: (peer, accessToken, wanted) =>
+      guarded('token_reply_invalid', async () => {
+        const response = await oauth.genericTokenEndpointRequest(
+          asServer(peer),
+          asClient(peer),
+          authenticationOf(peer, now),
+          TOKEN_EXCHANGE,
+          Object.entries({ ...wanted, subject_token: accessToken, subject_token_type: ACCESS_TOKEN }).flatMap(
+            ([name, value]) => (value === undefined ? [] : [[name, value]]),
+          ),
+          options(peer, checkExchangeReply),
+        )
+        return asTokenReply(await oauth.processGenericTokenEndpointResponse(asServer(peer), asClient(peer), response))
       }),
 
     userInfo: (peer, accessToken, subject) =>

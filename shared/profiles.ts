@@ -69,10 +69,9 @@ const sameResource = (one: string, other: string): boolean =>
   new URL(one).href.replace(/\/$/, '') === new URL(other).href.replace(/\/$/, '')
 
 /** Settings of the stage that contradict the profile of a provider, each with what to write instead. */
-export const contradictions = (stage: Pick<Stage, 'providers'>): Complaint[] =>
-  Object.entries(stage.providers).flatMap(([name, settings]) => {
-    if (settings.profile !== 'coder') return []
-    const { grants, resource, issuer, scopes = [] } = settings
+export const contradictions = (stage: Pick<Stage, 'providers' | 'apis'>): Complaint[] => {
+  const coders = Object.entries(stage.providers).filter(([, { profile }]) => profile === 'coder')
+  const ofProviders = coders.flatMap(([name, { grants, resource, issuer, scopes = [], rotation }]) => {
     const openid = scopes.filter((scope) => OPENID_SCOPES.has(scope)).join(', ')
     const checks: [right: boolean, setting: string, message: string][] = [
       [
@@ -85,12 +84,24 @@ export const contradictions = (stage: Pick<Stage, 'providers'>): Complaint[] =>
         'resource',
         'must be the issuer, or left out: Coder refuses tokens of any other resource',
       ],
+      [
+        rotation.mode === 'successor' || rotation.mode === 'off',
+        'rotation',
+        'must be of mode successor or off: Coder knows no private_key_jwt, and an update does not change a secret',
+      ],
       [openid === '', 'scopes', `must not hold ${openid}: Coder does not speak OpenID Connect`],
     ]
     return checks.flatMap(([right, setting, message]) =>
       right ? [] : [{ path: ['providers', name, setting], message }],
     )
   })
+  const names = new Set(coders.map(([name]) => name))
+  const ofRoutes = Object.entries(stage.apis).flatMap(([key, { provider, resource, exchange }]) => {
+    const message = 'must not have resource or exchange: Coder has one token a user, for itself'
+    return names.has(provider) && (resource ?? exchange) !== undefined ? [{ path: ['apis', key], message }] : []
+  })
+  return [...ofProviders, ...ofRoutes]
+}
 
 const ADVICE: Record<Profile, Partial<Record<Failure['reason'], string>>> = {
   coder: {

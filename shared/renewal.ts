@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { arriving } from './arrivals.ts'
-import type { Renewal as RenewalSettings } from './config.ts'
+import type { Exchange, Renewal as RenewalSettings } from './config.ts'
 import { Failure } from './errors.ts'
 import type { Reason } from './errors.ts'
-import { decodeGrant, isShared } from './grant-record.ts'
+import { decodeGrant, isShared, routesUnchanged } from './grant-record.ts'
 import type { Grant, GrantRecords, Holder, Tokens } from './grant-record.ts'
-import type { Item, Table } from './table.ts'
+import type { Item, Table, Value } from './table.ts'
 import type { Task } from './tasks.ts'
 
 /**
@@ -24,6 +24,12 @@ export type Refreshed =
   | { kind: 'refused' }
   | { kind: 'unavailable'; reason: Reason; processed: 'no' | 'perhaps' }
 
+/** What an exchange led to; one that is refused says nothing of the grant. */
+export type Exchanged =
+  | { kind: 'exchanged'; issued: Pick<Tokens, 'access_token' | 'expires'> }
+  | { kind: 'refused'; detail: string | undefined }
+  | { kind: 'unavailable'; reason: Reason }
+
 export type Renewed =
   | { kind: 'renewed'; grant: Grant; tokens: Tokens }
   /** Somebody else holds the lease. */
@@ -36,25 +42,40 @@ export type Renewed =
 
 type RenewalTask = Extract<Task, { kind: 'renew' }>
 
+/** Tokens of a grant that is over; those that were exchanged do not end with the others. */
+export type Revocable = Partial<Pick<Tokens, 'access_token' | 'refresh_token'>> & { exchanged?: readonly string[] }
+
 /** The wire side of a grant, given by `authorization-server`. */
 export interface GrantWire {
-  /** Asks for new tokens, unless it is later than `sendByMs` (milliseconds since the epoch) by the time it could. */
-  refresh(grant: Grant, tokens: Tokens, sendByMs: number): Promise<Refreshed>
+  /** Asks for new tokens, unless it is later than `sendByMs` (milliseconds since the epoch) by the time it could; for that resource, where one is named. */
+  refresh(grant: Grant, tokens: Tokens, sendByMs: number, resource?: string): Promise<Refreshed>
+  /** Exchanges the access token (RFC 8693), unless it is later than that. */
+  exchange(grant: Grant, tokens: Tokens, wanted: Exchange, sendByMs: number): Promise<Exchanged>
   /** True when the server no longer honours the tokens or has no say in it (RFC 7009 section 2.2); false when it could not be asked. */
-  revoke(holder: Holder, tokens: Tokens): Promise<boolean>
+  revoke(holder: Holder, tokens: Revocable): Promise<boolean>
 }
 
 export interface Renewals {
-  /** The lease on the grant as it was seen; otherwise how the grant stands. */
+  /** The lease on the grant as it was seen; otherwise how the grant stands. Without a refresh token there is nothing to renew. */
   takeLease(grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed>
+  /** The same, whatever it is taken for. */
+  claimLease(grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed>
   /** The lease of a task passes to whoever carries the task out, once however often the task is delivered; undefined when it has passed on. */
   takeOver(task: RenewalTask): Promise<Grant | undefined>
-  /** The holder of the lease does not renew the grant now. */
+  /** The holder of the lease does not renew the grant now, and nobody does for a moment. */
   putOff(leased: Grant): Promise<void>
+  /** The holder of the lease has no use for it. */
+  letGo(leased: Grant): Promise<void>
   /** The holder of the lease renews the grant. */
   carryOut(leased: Grant): Promise<Renewed>
   /** Both, for a caller that has no valid token. */
   renew(grant: Grant): Promise<Renewed>
+  /** Until when the holder of that lease may send, in milliseconds since the epoch. */
+  sendByMs(leased: Grant): number
+  /** New tokens are saved, with what `change` makes of the record as it is; or given back where it has been replaced or ended meanwhile. */
+  save(leased: Grant, tokens: Tokens, change: (grant: Grant) => Promise<Record<string, Value>>): Promise<Renewed>
+  /** The server refused the refresh token of the leased grant, or gave no usable answer: how the grant stands now. */
+  failed(leased: Grant, outcome: Exclude<Refreshed, { kind: 'refreshed' }>): Promise<Renewed>
 }
 
 /** The lease outlives the authorization server's deadline by this: half for getting to send, half for the save and for clocks that differ. */
@@ -94,24 +115,31 @@ export const createRenewals = ({
     return grant === undefined ? { kind: 'gone' } : { kind: 'renewed', grant, tokens: await records.open(grant) }
   }
 
-  /** The new tokens are in the table, or given back to the server because the grant ended or was replaced meanwhile. */
-  const save = async (leased: Grant, tokens: Tokens): Promise<Renewed> => {
+  const save: Renewals['save'] = async (leased, tokens, change) => {
     const deadlineMs = now() + SAVE_LIMIT_MS
+    let current = leased
     for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 800)) {
       try {
-        const set = { ...(await records.attributes(leased.key, tokens)), version: leased.version + 1 }
+        const changes = await change(current)
         const saved = await table.update(leased.key, {
-          set,
+          set: { ...changes, version: leased.version + 1 },
           remove: ['lease_until_ms', 'retry_at_ms'],
-          when: [['version', '=', leased.version]],
+          when: [
+            ['version', '=', leased.version],
+            ...(changes['routes'] === undefined ? [] : [routesUnchanged(current)]),
+          ],
         })
+        const beside = saved.changed ? undefined : decodeGrant(saved.item)
+        if (beside?.version === leased.version) {
+          // Only the routes' tokens have changed, by whoever had the lease after us.
+          current = beside
+          continue
+        }
         const outcome = await asRenewed(saved.item)
         if (saved.changed) return outcome
-        // A save whose answer was lost meets itself; a server that does not rotate, or gives grace, has given another caller the same.
-        const inUse = outcome.kind === 'renewed' && outcome.tokens.refresh_token === tokens.refresh_token
-        // A sign-in that replaced a shared grant has killed these tokens; to revoke them could only harm its own.
-        const replaced = outcome.kind === 'renewed' && isShared(leased)
-        if (!inUse && !replaced) await giveBack(leased, tokens)
+        // Where the record is there, to revoke one refresh token could only harm what it stands on: a save whose answer was lost meets
+        // itself, or what came of it since; a server may give another caller the same; a sign-in that replaced a shared grant has killed these.
+        if (outcome.kind === 'gone') await giveBack(leased, tokens)
         return outcome
       } catch (error) {
         if (now() + pauseMs > deadlineMs) throw error
@@ -120,11 +148,9 @@ export const createRenewals = ({
     }
   }
 
-  /** The lease on the grant as it was seen; otherwise how the grant stands. */
-  const takeLease = async (grant: Grant): Promise<{ kind: 'leased'; grant: Grant } | Renewed> => {
-    if ((await records.open(grant)).refresh_token === undefined) return { kind: 'ended' }
+  const claimLease: Renewals['claimLease'] = async (grant) => {
     const startMs = now()
-    const claim = await table.update(grant.key, {
+    const claimed = await table.update(grant.key, {
       set: { lease_until_ms: startMs + leaseMs },
       when: [
         ['version', '=', grant.version],
@@ -132,10 +158,13 @@ export const createRenewals = ({
         ['retry_at_ms', 'absent or <', startMs],
       ],
     })
-    const current = decodeGrant(claim.item)
-    if (claim.changed) return current === undefined ? { kind: 'gone' } : { kind: 'leased', grant: current }
-    return current?.version === grant.version ? { kind: 'held' } : await asRenewed(claim.item)
+    const current = decodeGrant(claimed.item)
+    if (claimed.changed) return current === undefined ? { kind: 'gone' } : { kind: 'leased', grant: current }
+    return current?.version === grant.version ? { kind: 'held' } : await asRenewed(claimed.item)
   }
+
+  const takeLease: Renewals['takeLease'] = async (grant) =>
+    (await records.open(grant)).refresh_token === undefined ? { kind: 'ended' } : await claimLease(grant)
 
   const takeOver = async ({
     pk,
@@ -159,7 +188,7 @@ export const createRenewals = ({
   }
 
   /** The lease ends now, and nobody asks the server before that time. */
-  const letGo = async (leased: Grant, retryAtMs: number): Promise<Item | undefined> => {
+  const pauseUntil = async (leased: Grant, retryAtMs: number): Promise<Item | undefined> => {
     const given = await table.update(leased.key, {
       set: { retry_at_ms: retryAtMs },
       remove: ['lease_until_ms'],
@@ -174,7 +203,7 @@ export const createRenewals = ({
   /** No new tokens came of it; if others brought some meanwhile, it does not matter. */
   const unlessReplaced = async (leased: Grant, retryAtMs: number, reason: Reason): Promise<Renewed> => {
     try {
-      const item = await letGo(leased, retryAtMs)
+      const item = await pauseUntil(leased, retryAtMs)
       return item?.['version'] === leased.version ? { kind: 'unavailable', reason } : await asRenewed(item)
     } catch (error) {
       // A lease that cannot be let go ends by itself.
@@ -202,37 +231,39 @@ export const createRenewals = ({
     }
   }
 
-  const carryOut = async (leased: Grant): Promise<Renewed> => {
-    const tokens = await records.open(leased)
-    // Somebody who was held up longer must not send: another caller may hold the lease by the time the answer is here.
-    const sendByMs = leased.leaseUntilMs - leaseMs + LEASE_RESERVE_MS / 2
-    const outcome = await wire.refresh(leased, tokens, sendByMs)
-    switch (outcome.kind) {
-      case 'refreshed':
-        return await save(leased, {
-          ...outcome.tokens,
-          refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token,
-        })
-      case 'refused':
-        return await refusalStands(leased)
-      case 'unavailable':
-        // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
-        return await unlessReplaced(
+  // Somebody who was held up longer must not send: another caller may hold the lease by the time the answer is here.
+  const sendByMs = (leased: Grant): number => leased.leaseUntilMs - leaseMs + LEASE_RESERVE_MS / 2
+
+  const failed: Renewals['failed'] = async (leased, outcome) =>
+    outcome.kind === 'refused'
+      ? await refusalStands(leased)
+      : // A token that was perhaps used must not be sent again soon; a server that is down is not to be asked by every caller.
+        await unlessReplaced(
           leased,
           outcome.processed === 'no' ? now() + BACKOFF_MS : leased.leaseUntilMs,
           outcome.reason,
         )
-    }
+
+  const carryOut = async (leased: Grant): Promise<Renewed> => {
+    const tokens = await records.open(leased)
+    const outcome = await wire.refresh(leased, tokens, sendByMs(leased))
+    if (outcome.kind !== 'refreshed') return await failed(leased, outcome)
+    const renewed = { ...outcome.tokens, refresh_token: outcome.tokens.refresh_token ?? tokens.refresh_token }
+    return await save(leased, renewed, () => records.attributes(leased.key, renewed))
   }
 
   const renew = async (grant: Grant): Promise<Renewed> => {
-    const claim = await takeLease(grant)
-    return claim.kind === 'leased' ? await carryOut(claim.grant) : claim
+    const taken = await takeLease(grant)
+    return taken.kind === 'leased' ? await carryOut(taken.grant) : taken
   }
 
   const putOff = async (leased: Grant): Promise<void> => {
-    await letGo(leased, now() + BACKOFF_MS)
+    await pauseUntil(leased, now() + BACKOFF_MS)
   }
 
-  return { takeLease, takeOver, putOff, carryOut, renew }
+  const letGo = async (leased: Grant): Promise<void> => {
+    await pauseUntil(leased, 0)
+  }
+
+  return { takeLease, claimLease, takeOver, putOff, letGo, carryOut, renew, sendByMs, save, failed }
 }

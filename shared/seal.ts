@@ -33,7 +33,7 @@ export type HandleHash = Branded<'HandleHash'>
 /** Names one (issuer, subject) pair: SHA-256, base64url. */
 export type AccountId = Branded<'AccountId'>
 
-export type Purpose = 'login' | 'logout' | 'session' | 'grant' | 'task'
+export type Purpose = 'login' | 'logout' | 'session' | 'grant' | 'routes' | 'task'
 
 /** Sealing keys by key id; `current` seals, all open. */
 export interface SealingKeys {

@@ -55,3 +55,18 @@ export const checkTokenReply = (body: Record<string, unknown>): CheckedTokenRepl
   const expires_in = lifetime(body['expires_in']) ?? DEFAULT_LIFETIME_SECONDS
   return { access_token: access, refresh_token: refresh, scope, ...Object.fromEntries(others), expires_in }
 }
+
+/** What an exchange may lead to: tokens that a call can carry (RFC 8693 section 3). */
+const USABLE_TYPES = ['urn:ietf:params:oauth:token-type:access_token', 'urn:ietf:params:oauth:token-type:jwt']
+
+/**
+ * The same of the reply to an exchange, which says besides what kind of token it issued.
+ * @throws token_reply_invalid
+ * @see RFC 8693 section 2.2.1
+ */
+export const checkExchangeReply = (body: Record<string, unknown>): CheckedTokenReply => {
+  if (!USABLE_TYPES.some((type) => type === body['issued_token_type']))
+    throw new Failure('token_reply_invalid', { detail: 'issued_token_type is not one of an access token' })
+  const { id_token: _, ...reply } = checkTokenReply(body)
+  return reply
+}

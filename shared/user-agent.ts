@@ -35,6 +35,8 @@ export interface Login {
   code_verifier: string
   nonce: string | undefined
   resource: string | undefined
+  /** Resources that were asked for besides, for routes that have their own; left out where there are none. */
+  route_resources?: readonly string[] | undefined
   return_to: string
   /** Milliseconds since the epoch. */
   started_ms: number

@@ -37,6 +37,7 @@ const under = (resource: string | undefined) => {
   const oauth: OAuth = {
     checkCallback: (_, parameters) => parameters,
     push: unexpected,
+    exchange: unexpected,
     userInfo: unexpected,
     revoke: unexpected,
     redeem: (_peer, _parameters, login) => Promise.resolve((asked.push(login.resource), reply)),
@@ -67,6 +68,9 @@ const grant: Grant = {
   retryAtMs: 0,
   ttl: 0,
   sealed: new Uint8Array(),
+  generation: 1,
+  routes: undefined,
+  routesVersion: 0,
 }
 const refresh = async ({ server }: ReturnType<typeof under>, tokens: Tokens): Promise<Tokens> => {
   const outcome = await server.refresh(grant, tokens, Infinity)

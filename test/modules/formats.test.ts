@@ -62,7 +62,7 @@ const sealer = createSealer(() => Promise.resolve(parseSealingKeys(sealingSecret
 const now = () => writtenMs + 1_000
 const unexpected = () => Promise.reject(new Error('an unexpected call'))
 const tasks: Tasks = { start: unexpected }
-const wire = { refresh: unexpected, revoke: unexpected }
+const wire = { refresh: unexpected, exchange: unexpected, revoke: unexpected }
 
 describe.each(versions)('of format %s', (version) => {
   const records = stored(version)
@@ -83,7 +83,8 @@ describe.each(versions)('of format %s', (version) => {
     const { item, says } = records.grant
     const grant = decodeGrant(item)
     const opened = createGrantRecords({ sealer, settings: stage.renewal, now })
-    expect(grant && { ...grant, tokens: await opened.open(grant) }).toMatchObject(Object(says))
+    const routes = grant && (await opened.openRoutes(grant))
+    expect(grant && { ...grant, routes, tokens: await opened.open(grant) }).toMatchObject(Object(says))
   })
 
   test('a pointer from a session of the authorization server leads to ours', async () => {
@@ -94,7 +95,12 @@ describe.each(versions)('of format %s', (version) => {
       list: (pk) => Promise.resolve(pk === item.pk ? [item] : []),
       remove: ({ pk }) => Promise.resolve(void removed.push(pk)),
     })
-    const endings = createEndings({ table, grants: { end: unexpected, endShared: unexpected }, tasks, now })
+    const endings = createEndings({
+      table,
+      grants: { end: unexpected, endShared: unexpected, giveBackRoutes: unexpected },
+      tasks,
+      now,
+    })
     await endings.endServerSession('https://as.example', 'the-sid')
     expect(removed).toEqual([says])
   })
@@ -107,7 +113,7 @@ describe.each(versions)('of format %s', (version) => {
   test('a logout comes back', async () => {
     const endings = createEndings({
       table: tableOf({}),
-      grants: { end: unexpected, endShared: unexpected },
+      grants: { end: unexpected, endShared: unexpected, giveBackRoutes: unexpected },
       tasks,
       now,
     })

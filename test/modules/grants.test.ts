@@ -109,6 +109,7 @@ const createServer = (clock: { jumpMs: number }, plan: AnswerKind[]) => {
       waits()
       return kind === 'crashed' ? await never() : { kind: 'unavailable', reason: 'server_failed', processed: 'perhaps' }
     },
+    exchange: () => Promise.reject(new Error('nothing is exchanged here')),
     async revoke(_grant, tokens) {
       revoked.add(tokens.refresh_token)
       if (tokens.refresh_token === last) live = false
@@ -230,7 +231,11 @@ test('a refusal is believed only where nothing newer is there', async () => {
     scope: undefined,
     expires: 9_999_999_999,
   })
-  const wire = (refresh: GrantWire['refresh']): GrantWire => ({ refresh, revoke: async () => true })
+  const wire = (refresh: GrantWire['refresh']): GrantWire => ({
+    refresh,
+    exchange: () => Promise.reject(new Error('nothing is exchanged here')),
+    revoke: async () => true,
+  })
   const instance = (refresh: GrantWire['refresh']): Grants =>
     createGrants({ table, sealer, wire: wire(refresh), tasks, settings, now })
 

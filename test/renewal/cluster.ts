@@ -30,6 +30,10 @@ export interface Variant {
 }
 
 export const issuer = 'https://as.example'
+/** What access tokens are for: the grant's own first, then that of a route. */
+export const resources = ['https://rs.example', 'https://billing.example'] as const
+/** What tokens are exchanged for. */
+const audience = 'https://reports.example'
 
 /** How an invocation ended: an answer of the flow, a failure that `edge` would answer, or a process that stopped. */
 export type Outcome<T> = { kind: 'answered'; value: T } | { kind: 'failed'; failure: Failure } | { kind: 'crashed' }
@@ -37,8 +41,14 @@ export type Outcome<T> = { kind: 'answered'; value: T } | { kind: 'failed'; fail
 const baseStage = (shared: boolean): Stage => {
   const parsed = parseStage({
     origin: 'https://app.example',
-    providers: { demo: { issuer, claims: ['sub'], grants: shared ? 'per-user' : 'per-session' } },
-    apis: { demo: { provider: 'demo', target: 'https://rs.example' } },
+    providers: {
+      demo: { issuer, claims: ['sub'], grants: shared ? 'per-user' : 'per-session', resource: resources[0] },
+    },
+    apis: {
+      demo: { provider: 'demo', target: resources[0] },
+      billing: { provider: 'demo', target: resources[1], resource: resources[1] },
+      reports: { provider: 'demo', target: audience, exchange: { audience } },
+    },
   })
   if (!parsed.ok) throw new Error(parsed.faults.join())
   return parsed.stage
@@ -76,12 +86,14 @@ const createCredentials = (world: World, process: Process): Credentials => {
   return { of: read, again: read }
 }
 
-/** The resource server: it answers with whose token it was, or 401. */
+/** The resource servers: they answer with whose token it was, or 401. */
 const createSend =
-  (world: World, process: Process, server: Server): Send =>
-  ({ headers }) =>
+  (world: World, process: Process, server: Server, violation: (what: string) => void): Send =>
+  ({ headers, url }) =>
     process.exchange(world.between(1, 50), world.between(1, 50), () => {
-      const account = server.accountOf((headers['authorization'] ?? '').replace('Bearer ', ''))
+      const token = (headers['authorization'] ?? '').replace('Bearer ', '')
+      if (server.audienceOf(token) !== url.origin) violation('I11: a call was made with a token of another audience')
+      const account = server.accountOf(token)
       return { status: account === undefined ? 401 : 200, headers: [], body: Buffer.from(account ?? '') }
     })
 
@@ -127,7 +139,7 @@ export const createCluster = (options: {
       grants,
       sessions,
       endings,
-      send: createSend(world, process, server),
+      send: createSend(world, process, server, violation),
     }
   }
 

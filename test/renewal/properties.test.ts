@@ -35,6 +35,7 @@ const steps = (most: number): fc.Arbitrary<Step[]> =>
       ),
       browser: fc.integer({ min: 0, max: 3 }),
       what: fc.constantFrom('call', 'call', 'call', 'burst', 'burst', 'keep-alive', 'logout', 'login', 'replay'),
+      api: fc.constantFrom('demo' as const, 'billing' as const, 'reports' as const, 'all' as const),
     }),
     { minLength: 4, maxLength: most, size: 'max' },
   )
@@ -67,6 +68,10 @@ const cases: [string, Partial<Plan>][] = [
   ['rotation with grace', { rotation: 'grace' }],
   ['no rotation', { rotation: 'reusable' }],
   ['one grant a user', { rotation: 'strict', shared: true }],
+  ['strict rotation, routes with tokens of their own', { rotation: 'strict', routes: true }],
+  ['rotation with grace, routes with tokens of their own', { rotation: 'grace', routes: true }],
+  ['no rotation, routes with tokens of their own', { rotation: 'reusable', routes: true }],
+  ['one grant a user, routes with tokens of their own', { rotation: 'strict', shared: true, routes: true }],
 ]
 
 test.each(cases)(
@@ -104,8 +109,8 @@ test('the variants are those of the documentation', () => {
 
 test.each(variants)(
   'would find $what',
-  async ({ variant, where, trouble }) => {
-    const of: Partial<Plan> = where === 'shared' ? { shared: true } : { rotation: where }
+  async ({ variant, where, routes = false, trouble }) => {
+    const of: Partial<Plan> = { routes, ...(where === 'shared' ? { shared: true } : { rotation: where }) }
     const found = await fc.check(
       fc.asyncProperty(plans(of, fc.constant(trouble)), async (plan) => {
         expect(await carryOut(plan, variant, use)).toEqual([])

@@ -1,9 +1,10 @@
 import { reasons } from '../../shared/errors.ts'
-import type { Reply, Request } from '../../shared/message.ts'
+import type { Reply } from '../../shared/message.ts'
 import { asAccount, asHandle, hashHandle } from '../../shared/seal.ts'
 import { keepLogin } from '../../shared/user-agent.ts'
-import { createCluster, issuer, sealer, type Outcome, type Variant } from './cluster.ts'
+import { createCluster, issuer, resources, sealer, type Outcome, type Variant } from './cluster.ts'
 import { peace, type Trouble } from './process.ts'
+import { cookieOf, requestOf } from './requests.ts'
 import { createServer, type Rotation } from './server.ts'
 import { createStore } from './store.ts'
 import { createWorld, type World } from './world.ts'
@@ -15,6 +16,8 @@ export interface Step {
   afterMs: number
   browser: number
   what: 'call' | 'burst' | 'keep-alive' | 'logout' | 'login' | 'replay'
+  /** Which routes are called: one of them, or all in turn. */
+  api?: 'demo' | 'billing' | 'reports' | 'all'
 }
 
 export interface Plan {
@@ -23,6 +26,8 @@ export interface Plan {
   /** Whether the sessions of an account share a grant, and the server keeps one an account. */
   shared: boolean
   accessTokenSeconds: number
+  /** Whether routes are called that have tokens of their own. */
+  routes?: boolean
   trouble: Partial<Trouble>
   steps: readonly Step[]
 }
@@ -45,21 +50,6 @@ interface Ticket {
   overSinceMs: number | undefined
 }
 
-const cookieOf = (lines: readonly string[] | undefined, name: string): string | undefined =>
-  lines?.map((line) => line.split(';')[0] ?? '').find((pair) => pair.startsWith(name) && !pair.endsWith('='))
-
-const requestOf = (path: string, request: Partial<Request>): Request => ({
-  method: 'GET',
-  path,
-  pathParameters: {},
-  rawQuery: '',
-  headers: { 'x-csrf': '1' },
-  cookies: '',
-  body: Buffer.alloc(0),
-  id: 'request',
-  ...request,
-})
-
 /** What was violated when the plan was carried out to its end, each once; empty is good. `use` hears of the world before it begins. */
 export const carryOut = async (plan: Plan, variant: Variant, use: (world: World) => void): Promise<string[]> => {
   const world = createWorld(plan.seed)
@@ -68,10 +58,11 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
   const violation = (what: string): void => void violations.add(what)
   const savedTokens = new Set<string>()
   const store = createStore((item) => {
-    if (item['sealed'] instanceof Uint8Array && item.sk.startsWith('G#')) {
-      for (const [token] of Buffer.from(item['sealed'])
+    for (const sealed of item.sk.startsWith('G#') ? [item['sealed'], item['routes']] : []) {
+      if (!(sealed instanceof Uint8Array)) continue
+      for (const [token] of Buffer.from(sealed)
         .toString()
-        .matchAll(/at-\d+-\d+/g))
+        .matchAll(/[ax]t-\d+-\d+/g))
         savedTokens.add(token)
     }
     if (typeof item['ttl'] !== 'number') violation(`I10: ${item.sk.slice(0, 2)} without ttl`)
@@ -84,6 +75,8 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     oneGrantPerUser: plan.shared,
     accessTokenSeconds: plan.accessTokenSeconds,
     timeoutMs,
+    // One lease serves for all tokens of a grant: whoever waits may have to wait for each.
+    slowness: plan.routes === true ? 0.35 : 0.9,
     leastApartMs: leaseMs * 0.55,
     saved: (token) => savedTokens.has(token),
     onUnheard: (account) => {
@@ -137,14 +130,19 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     if (status === 401 && cleared && current[ticket.browser] === ticket) current[ticket.browser] = undefined
     if (status !== 401 && cleared) violation(`I6: ${reason} took the cookie away`)
     if (status === 503 && retryAfterSeconds === undefined) violation(`I6: ${reason} without Retry-After`)
+    // The refusal of a token that a sign-in or the server has ended meanwhile.
+    if (status === 403 && (mayEnd(ticket) || replacedLately(ticket))) return
     if (status !== 401 && status !== 503) violation(`I6: a call ended with ${status} (${reason})`)
     if (status === 503 && trouble === peace && plan.trouble === peace)
       violation(`a call ended with 503 (${reason}) in peace`)
   }
 
-  const call = async (ticket: Ticket): Promise<Outcome<Reply>> => {
+  const call = async (ticket: Ticket, name: string = 'demo'): Promise<Outcome<Reply>> => {
     const overBefore = ticket.overSinceMs !== undefined
-    const request = requestOf('/api/demo/x', { cookies: ticket.cookie, pathParameters: { api: 'demo', path: 'x' } })
+    const request = requestOf(`/api/${name}/x`, {
+      cookies: ticket.cookie,
+      pathParameters: { api: name, path: 'x' },
+    })
     const outcome = await cluster.api(request)
     if (outcome.kind === 'answered') {
       const { status, body = '' } = outcome.value
@@ -192,7 +190,8 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
       redirect_uri: 'https://app.example',
       code_verifier: 'verifier',
       nonce: undefined,
-      resource: undefined,
+      resource: resources[0],
+      route_resources: resources.slice(1),
       return_to: 'https://app.example/',
       started_ms: world.now() - 600,
       expires: Math.floor(world.now() / 1_000) + 600,
@@ -230,7 +229,10 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     if (step.what === 'login' || ticket === undefined) return login(step.browser)
     if (step.what === 'logout') return logout(ticket)
     if (step.what === 'keep-alive') return keepAlive(ticket)
-    return Promise.all(Array.from({ length: step.what === 'burst' ? burst : 1 }, () => call(ticket)))
+    const { api = 'demo' } = plan.routes === true ? step : {}
+    const names = api === 'all' ? ['demo', 'billing', 'reports'] : [api]
+    const calls = step.what === 'burst' ? burst : 1
+    return Promise.all(Array.from({ length: calls }, (_, index) => call(ticket, names[index % names.length])))
   }
 
   /** Runs to its end, and no further than that. */
@@ -283,6 +285,8 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     const left = store.all().filter(({ pk, sk }) => pk.startsWith('A#') && sk !== 'X')
     if (left.length > 0) violation(`I8: left in the table: ${left.map(({ sk }) => sk.slice(0, 2)).join()}`)
     if (server.grants.some(({ live }) => live)) violation('I8: tokens of an ended grant live on')
+    // Where sessions share a grant, a sign-in takes its place without a look at what was exchanged for it.
+    if (!plan.shared && server.exchanged().length > 0) violation('I8: exchanged tokens of an ended grant live on')
   }
   return [...violations]
 }

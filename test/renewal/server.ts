@@ -35,10 +35,14 @@ export interface Server {
   authorize(account: string): string
   /** Whose live access token that is. */
   accountOf(accessToken: string): string | undefined
+  /** What an access token is for. */
+  audienceOf(accessToken: string): string | undefined
+  /** Exchanged tokens that live. */
+  exchanged(): string[]
   /** The grant of a token. */
   grantOf(token: string): ServerGrant | undefined
   /** Wire calls of a process; `onFault` hears of each that failed. */
-  client(process: Process, onFault: (what: 'refresh' | 'redeem' | 'revoke') => void): OAuth
+  client(process: Process, onFault: (what: 'refresh' | 'redeem' | 'exchange' | 'revoke') => void): OAuth
   /** Refresh requests so far. */
   refreshes(): number
 }
@@ -53,6 +57,8 @@ export interface ServerOptions {
   timeoutMs: number
   /** The least time between two presentations of one refresh token: most of a lease. */
   leastApartMs: number
+  /** How much of that time a slow answer takes. */
+  slowness: number
   /** Whether an access token was saved by now. */
   saved: (accessToken: string) => boolean
   /** Hears of an account whose new grant nobody will know of. */
@@ -63,11 +69,12 @@ export interface ServerOptions {
 
 /** An authorization server that nobody has signed in at yet. */
 export const createServer = (options: ServerOptions): Server => {
-  const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, leastApartMs, saved, onUnheard, violation } =
-    options
+  const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, slowness, leastApartMs } = options
+  const { saved, onUnheard, violation } = options
   const grants: ServerGrant[] = []
   const codes = new Map<string, ServerGrant>()
-  const accessTokens = new Map<string, { grant: ServerGrant; endsMs: number }>()
+  const accessTokens = new Map<string, { grant: ServerGrant; endsMs: number; audience: string; revoked: boolean }>()
+  const isExchanged = (token: string): boolean => token.startsWith('xt-')
   const presentations = new Map<string, Presentation[]>()
   let [count, refreshes] = [0, 0]
 
@@ -75,7 +82,7 @@ export const createServer = (options: ServerOptions): Server => {
     rotation === 'reusable' ? `rt-${id}` : `rt-${id}-${generation}`
 
   const grantOf = (token: string): ServerGrant | undefined => {
-    const [, id] = /^[ar]t-(\d+)/.exec(token) ?? []
+    const [, id] = /^[arx]t-(\d+)/.exec(token) ?? []
     return grants.find((grant) => String(grant.id) === id)
   }
 
@@ -84,10 +91,11 @@ export const createServer = (options: ServerOptions): Server => {
     grant.live = false
   }
 
-  const issue = (grant: ServerGrant): TokenReply => {
+  const issue = (grant: ServerGrant, audience: string, kind = 'at'): TokenReply => {
     count += 1
-    const accessToken = `at-${grant.id}-${count}`
-    accessTokens.set(accessToken, { grant, endsMs: world.now() + accessTokenSeconds * 1_000 })
+    const accessToken = `${kind}-${grant.id}-${count}`
+    const endsMs = world.now() + accessTokenSeconds * 1_000
+    accessTokens.set(accessToken, { grant, endsMs, audience, revoked: false })
     return {
       access_token: accessToken,
       refresh_token: refreshTokenOf(grant),
@@ -98,7 +106,7 @@ export const createServer = (options: ServerOptions): Server => {
     }
   }
 
-  const redeem = (code: string, heard: boolean): TokenReply => {
+  const redeem = (code: string, audience: string, heard: boolean): TokenReply => {
     const grant = codes.get(code)
     codes.delete(code)
     if (grant === undefined) throw new Failure('code_rejected')
@@ -106,7 +114,7 @@ export const createServer = (options: ServerOptions): Server => {
     grant.live = true
     grants.push(grant)
     if (!heard) onUnheard(grant.account)
-    return issue(grant)
+    return issue(grant, audience)
   }
 
   /**
@@ -127,7 +135,7 @@ export const createServer = (options: ServerOptions): Server => {
     }
   }
 
-  const refresh = (token: string, presentation: Presentation): TokenReply => {
+  const refresh = (token: string, audience: string, presentation: Presentation): TokenReply => {
     refreshes += 1
     judge(token, presentation)
     const grant = grantOf(token)
@@ -139,12 +147,34 @@ export const createServer = (options: ServerOptions): Server => {
       end(grant, 'reused')
       throw new Failure('code_rejected')
     }
-    const reply = issue(grant)
+    const reply = issue(grant, audience)
     presentation.given = reply.access_token
     return reply
   }
 
+  const isGood = (token: string): boolean => {
+    const known = accessTokens.get(token)
+    if (known === undefined || known.revoked || known.endsMs <= world.now()) return false
+    return isExchanged(token) || known.grant.live
+  }
+
+  /** A token that has been saved, and is far from its end, is not asked for again. */
+  const exchange = (subject: string, audience: string): TokenReply => {
+    const known = accessTokens.get(subject)
+    if (known === undefined || !isGood(subject)) throw new Failure('server_refused')
+    for (const [token, other] of accessTokens) {
+      const same = isExchanged(token) && other.grant === known.grant && other.audience === audience
+      const leftMs = other.endsMs - world.now()
+      // Renewed at a quarter of its life; clocks differ by a second, and count whole ones.
+      if (same && isGood(token) && saved(token) && leftMs > accessTokenSeconds * 250 + 2_500)
+        violation(`I12: ${audience} was asked for again, though ${token} was there`)
+    }
+    return issue(known.grant, audience, 'xt')
+  }
+
   const revoke = (token: string | undefined): void => {
+    const known = accessTokens.get(token ?? '')
+    if (known !== undefined) known.revoked = true
     const grant = grantOf(token ?? '')
     if (grant !== undefined && token?.startsWith('rt-')) end(grant, 'revoked')
   }
@@ -152,7 +182,7 @@ export const createServer = (options: ServerOptions): Server => {
   /** A request that may go wrong in every way; `lose` is called when its answer is lost. */
   const send = async <T>(process: Process, act: () => T, lose: () => void): Promise<T> => {
     if (!world.chance(process.trouble.server)) {
-      const slow = world.chance(0.1) ? timeoutMs * 0.9 : 100
+      const slow = world.chance(0.1) ? timeoutMs * slowness : 100
       return await process.exchange(world.between(1, slow / 2), world.between(1, slow / 2), act)
     }
     const failing =
@@ -198,36 +228,41 @@ export const createServer = (options: ServerOptions): Server => {
       codes.set(code, { id, account, live: false, ended: undefined, generation: 1 })
       return code
     },
-    accountOf: (token) => {
-      const known = accessTokens.get(token)
-      return known?.grant.live && known.endsMs > world.now() ? known.grant.account : undefined
-    },
+    accountOf: (token) => (isGood(token) ? grantOf(token)?.account : undefined),
+    audienceOf: (token) => accessTokens.get(token)?.audience,
+    exchanged: () => [...accessTokens.keys()].filter((token) => isExchanged(token) && isGood(token)),
     grantOf,
     refreshes: () => refreshes,
     client: (process, onFault) => ({
       checkCallback: (_, parameters) => parameters,
       push: () => Promise.reject(new Error('no PAR here')),
       userInfo: () => Promise.reject(new Error('no UserInfo here')),
-      redeem: (_, parameters) => {
+      exchange: (_, subject, { audience = '' }) =>
+        send(
+          process,
+          () => exchange(subject, audience),
+          () => onFault('exchange'),
+        ),
+      redeem: (_, parameters, { resource = '' }) => {
         let heard = true
         const lose = (): void => {
           heard = false
           onFault('redeem')
         }
-        return send(process, () => redeem(parameters.get('code') ?? '', heard), lose)
+        return send(process, () => redeem(parameters.get('code') ?? '', resource, heard), lose)
       },
-      refresh: (_, token) => {
+      refresh: (_, token, resource = '') => {
         const presentation: Presentation = { process, sentMs: world.now(), lost: false, given: undefined }
         const lose = (): void => {
           presentation.lost = true
           onFault('refresh')
         }
-        return send(process, () => refresh(token, presentation), lose)
+        return send(process, () => refresh(token, resource, presentation), lose)
       },
       revoke: async (_, tokens) => {
         await send(
           process,
-          () => revoke(tokens.refresh_token),
+          () => revoke(tokens.refresh_token ?? tokens.access_token),
           () => onFault('revoke'),
         )
       },

@@ -55,18 +55,32 @@ const readBeforeLease = (table: Table): Table => {
   }
 }
 
-const saveNeedsLease = (table: Table): Table => {
-  const leases = new Map<string, number>()
+/** Whoever's save comes too late takes the grant for ended. */
+const givesBack = (table: Table): Table => ({
+  ...table,
+  update: async (key, change) => {
+    const changed = await table.update(key, change)
+    return sets(change, 'sealed') && !changed.changed ? { changed: false, item: undefined } : changed
+  },
+})
+
+/** Whoever holds the lease takes the routes' tokens for those that it had read when it came. */
+const oldRoutes = (table: Table): Table => {
+  const read = new Map<string, Item>()
   return {
     ...table,
+    read: async (keys) => {
+      const items = await table.read(keys)
+      for (const item of items) if (item !== undefined && !read.has(address(item))) read.set(address(item), item)
+      return items
+    },
     update: async (key, change) => {
-      const lease = leases.get(address(key))
-      const isSave = sets(change, 'sealed') && lease !== undefined
-      const when = isSave ? [['lease_until_ms', '=', lease] as const] : change.when
-      const changed = await table.update(key, { ...change, when })
-      const untilMs = change.set?.['lease_until_ms']
-      if (changed.changed && typeof untilMs === 'number') leases.set(address(key), untilMs)
-      return changed
+      const claim = await table.update(key, change)
+      if (!claim.changed || !claims(change)) return claim
+      const { routes, routes_version: version, ...item } = claim.item
+      const earlier = read.get(address(key))
+      if (earlier?.['routes'] !== undefined || routes === undefined || version === undefined) return claim
+      return { changed: true, item }
     },
   }
 }
@@ -108,6 +122,8 @@ export const variants: readonly {
   what: string
   variant: Variant
   where: 'strict' | 'grace' | 'shared'
+  /** Whether it takes routes that have tokens of their own. */
+  routes?: boolean
   trouble: Partial<Trouble>
 }[] = [
   { what: 'no lease', variant: { table: noLease }, where: 'strict', trouble: {} },
@@ -119,10 +135,17 @@ export const variants: readonly {
     trouble: {},
   },
   {
-    what: 'a save that needs the lease instead of the version',
-    variant: { table: saveNeedsLease },
+    what: 'new tokens given back although the record is there',
+    variant: { table: givesBack },
     where: 'grace',
     trouble: { stall: 0.1, server: 0.4 },
+  },
+  {
+    what: 'a token of a route asked for without another look',
+    variant: { table: oldRoutes },
+    where: 'strict',
+    routes: true,
+    trouble: {},
   },
   {
     what: 'a refresh token sent however late',

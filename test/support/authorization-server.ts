@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import type { JWTPayload } from 'jose'
 import { createClients, type Client } from './clients.ts'
 import { createGrants, type GrantSettings } from './grants.ts'
 import { bearer, formOf, parametersOf, refuse, Refusal } from './oauth-request.ts'
+import type { StrictOptions } from './strict-options.ts'
 import { json, startRecordingServer, type Answer, type Received } from './server.ts'
 
 /** The endpoints of the strict server, as `requests`, `count`, `plan` and `always` name them. */
@@ -19,34 +19,7 @@ export type Endpoint =
   | 'end_session'
   | 'other'
 
-/** How the strict server differs from its defaults. */
-export type StrictOptions = {
-  /** Where the metadata is: RFC 8414, OpenID Connect Discovery, or both (the default). */
-  metadata?: 'both' | 'oauth' | 'openid'
-  /** False for plain OAuth: no `openid` scope, ID token, `nonce`, UserInfo, `prompt`, `login_hint`. */
-  openid?: boolean
-  scopes?: string[]
-  authMethods?: string[]
-  /** Registration wants this token, and refuses any token where there is none. */
-  initialAccessToken?: string
-  accessTokenSeconds?: number
-  clientSecretSeconds?: number
-  /** Resource indicators (RFC 8707) that are known; `resource` is an unknown parameter where none is. */
-  resources?: string[]
-  /** Refresh tokens are used once and a second use ends the grant, or with `grace` gets the same answer again; true unless told. */
-  rotation?: boolean | 'grace'
-  /** A new code for a user and client ends their older grants. */
-  oneGrantPerUser?: boolean
-  par?: boolean
-  /** Says that it does OpenID Connect Back-Channel Logout 1.0; the tokens are a test's to send. */
-  backchannelLogout?: boolean
-  /** The `iss` of RFC 9207 in authorization responses; true unless told. */
-  iss?: boolean
-  users?: Record<string, JWTPayload>
-  /** Where others find it, if something stands in front of it. */
-  publicUrl?: string
-}
-
+const exchangeType = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const random = (): string => randomBytes(24).toString('base64url')
 
 /**
@@ -79,7 +52,10 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
   const oneGrantPerUser = options.oneGrantPerUser ?? false
   const grants = await createGrants({ settings, users, oneGrantPerUser, nowMs, issued })
 
+  const grantTypes = ['authorization_code', 'refresh_token', ...(options.exchange ? [exchangeType] : [])]
+
   const clients = createClients({
+    grantTypes,
     initialAccessToken: options.initialAccessToken,
     authMethods: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
     scopes,
@@ -119,7 +95,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     scopes_supported: scopes,
     response_types_supported: ['code'],
     response_modes_supported: ['query'],
-    grant_types_supported: ['authorization_code', 'refresh_token'],
+    grant_types_supported: grantTypes,
     code_challenge_methods_supported: ['S256'],
     token_endpoint_auth_methods_supported: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
     ...(options.backchannelLogout ? { backchannel_logout_supported: true } : {}),
@@ -135,7 +111,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     if (!/^[\w-]{43}$/.test(parameters.get('code_challenge') ?? '')) return 'invalid_request'
     if ((parameters.get('state') ?? '').length < 22) return 'invalid_request'
     if (words.includes('openid') && (parameters.get('nonce') ?? '').length < 22) return 'invalid_request'
-    if (resources.length > 0 && !resources.includes(parameters.get('resource') ?? '')) return 'invalid_target'
+    const asked = (parameters.get('resource') ?? '').split(' ')
+    if (resources.length > 0 && asked.some((one) => !resources.includes(one))) return 'invalid_target'
     return undefined
   }
 
@@ -148,8 +125,18 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     return client
   }
 
+  /** The one parameter that may come several times (RFC 8707 section 2) as one value, with spaces between. */
+  const joined = (query: URLSearchParams): URLSearchParams => {
+    const asked = query.getAll('resource')
+    if (asked.length < 2 || new Set(asked).size < asked.length) return query
+    const once = new URLSearchParams(query)
+    once.set('resource', asked.join(' '))
+    return once
+  }
+
   const push = (request: Received): Answer => {
-    const form = formOf(request, [...authorizationParameters, 'client_secret'])
+    const body = Buffer.from(joined(new URLSearchParams(request.body.toString('utf8'))).toString())
+    const form = formOf({ ...request, body }, [...authorizationParameters, 'client_secret'])
     const { client_id: id } = clients.authenticate(request, form)
     form.delete('client_secret')
     form.set('client_id', id)
@@ -162,7 +149,10 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
 
   const authorize = (request: Received, issuer: string): Answer => {
     if (request.method !== 'GET') refuse('invalid_request', 'only GET', 405)
-    const asked = parametersOf(request.query, [...authorizationParameters, ...(options.par ? ['request_uri'] : [])])
+    const asked = parametersOf(joined(request.query), [
+      ...authorizationParameters,
+      ...(options.par ? ['request_uri'] : []),
+    ])
     const uri = asked.get('request_uri')
     if (uri !== undefined && asked.size !== 2) refuse('invalid_request', 'parameters beside request_uri')
     const parameters = uri === undefined ? asked : (pushed.get(uri) ?? refuse('invalid_request_uri', 'unknown or used'))
@@ -174,8 +164,10 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     if (error === undefined) {
       const hint = parameters.get('login_hint')
       const subject = hint !== undefined && Object.hasOwn(users, hint) ? hint : settings.user
-      const { scope = '', resource, nonce, code_challenge: challenge = '' } = Object.fromEntries(parameters)
-      const facts = { clientId: client.client_id, subject, scope, resource, nonce }
+      const { scope = '', nonce, code_challenge: challenge = '' } = Object.fromEntries(parameters)
+      const [resource, ...others] = parameters.get('resource')?.split(' ') ?? []
+      const granted = { resource, ...(others.length > 0 && { resources: [resource ?? '', ...others] }) }
+      const facts = { clientId: client.client_id, subject, scope, ...granted, nonce }
       const code = grants.begin(facts, { redirectUri, challenge })
       back.searchParams.set('code', code)
     } else {
@@ -191,9 +183,16 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     const own = ['grant_type', 'client_id', 'client_secret', ...(resources.length > 0 ? ['resource'] : [])]
     const type = new URLSearchParams(request.body.toString('utf8')).get('grant_type')
     const redeems = type === 'authorization_code'
-    const form = formOf(request, [...own, ...(redeems ? ['code', 'redirect_uri', 'code_verifier'] : ['refresh_token'])])
+    const exchanges = options.exchange === true && type === exchangeType
+    const known = exchanges
+      ? ['subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope']
+      : redeems
+        ? ['code', 'redirect_uri', 'code_verifier']
+        : ['refresh_token']
+    const form = formOf(request, [...own, ...known])
     const client = clients.authenticate(request, form)
     if (!client.grant_types.includes(type ?? '')) refuse('unauthorized_client', 'not a grant type of this client')
+    if (exchanges) return grants.exchange(form, client)
     return redeems ? grants.redeem(issuer, form, client) : grants.refresh(issuer, form, client)
   }
 
@@ -285,10 +284,12 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     jwk: grants.jwk,
     sign: grants.sign,
     /** The requests to the token endpoint of one grant type. */
-    tokenRequests: (type: 'authorization_code' | 'refresh_token') =>
+    tokenRequests: (type: 'authorization_code' | 'refresh_token' | typeof exchangeType) =>
       server.requests.filter(
         ({ endpoint, body }) => endpoint === 'token' && new URLSearchParams(body.toString()).get('grant_type') === type,
       ),
+    audienceOf: grants.audienceOf,
+    exchanged: grants.exchanged,
     expireAccessTokens: grants.expireAccessTokens,
     endGrants: grants.end,
   }

@@ -20,6 +20,7 @@ export type RegistrationRules = {
   initialAccessToken?: string | undefined
   authMethods: readonly string[]
   scopes: readonly string[]
+  grantTypes: readonly string[]
   /** Seconds until a secret ends; 0: never. */
   clientSecretSeconds: number
   nowMs: () => number
@@ -60,10 +61,7 @@ export const createClients = (rules: RegistrationRules) => {
     return {
       ...members,
       redirect_uris: list(members, 'redirect_uris', /^(https:\/\/|http:\/\/(localhost|127\.0\.0\.1)[:/])[^#]*$/),
-      grant_types: list({ grant_types: ['authorization_code'], ...members }, 'grant_types', [
-        'authorization_code',
-        'refresh_token',
-      ]),
+      grant_types: list({ grant_types: ['authorization_code'], ...members }, 'grant_types', rules.grantTypes),
       response_types: list({ response_types: ['code'], ...members }, 'response_types', ['code']),
       token_endpoint_auth_method: method,
       scope,

@@ -23,6 +23,8 @@ export type Grant = {
   subject: string
   scope: string
   resource: string | undefined
+  /** All resources that the user agreed to; `resource` is the first. */
+  resources?: string[]
   nonce: string | undefined
   live: boolean
   renewals: number
@@ -55,7 +57,10 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
   const jwk = { ...(await exportJWK(key.publicKey)), kid: 'strict-1', use: 'sig', alg: 'RS256' }
   const grants: Grant[] = []
   const codes = new Map<string, Code>()
-  const accessTokens = new Map<string, { grant: Grant; endsMs: number }>()
+  const accessTokens = new Map<
+    string,
+    { grant: Grant; endsMs: number; audience: string | undefined; exchanged: boolean }
+  >()
   const refreshTokens = new Map<string, { grant: Grant; spent?: Promise<Answer> }>()
 
   /** A new grant; the result is its code. */
@@ -104,9 +109,20 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
     return sign(payload, { as, secret: client.client_secret })
   }
 
-  const tokens = async (issuer: string, grant: Grant, client: Client, refreshToken: string | undefined) => {
+  const tokens = async (
+    issuer: string,
+    grant: Grant,
+    client: Client,
+    refreshToken: string | undefined,
+    audience: string | undefined,
+  ) => {
     const access = issued(`at-${random()}`)
-    accessTokens.set(access, { grant, endsMs: nowMs() + settings.accessTokenSeconds * 1000 })
+    accessTokens.set(access, {
+      grant,
+      endsMs: nowMs() + settings.accessTokenSeconds * 1000,
+      audience,
+      exchanged: false,
+    })
     const next =
       client.grant_types.includes('refresh_token') && (refreshToken === undefined || settings.rotation !== false)
     const refresh = next ? issued(`rt-${random()}`) : undefined
@@ -123,6 +139,30 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
     })
   }
 
+  const isGranted = ({ resource, resources = [] }: Grant, asked: string | undefined): boolean =>
+    asked === resource || (asked !== undefined && resources.includes(asked))
+
+  /** RFC 8693: a new token of the subject token's user, which lives on its own. */
+  const exchange = (form: Map<string, string>, client: Client): Answer => {
+    const subject = accessTokens.get(form.get('subject_token') ?? '')
+    if (form.get('subject_token_type') !== 'urn:ietf:params:oauth:token-type:access_token')
+      refuse('invalid_request', 'not an access token')
+    if (!subject?.grant.live || subject.endsMs <= nowMs() || subject.exchanged)
+      return refuse('invalid_request', 'the subject token is not valid')
+    if (subject.grant.clientId !== client.client_id) refuse('invalid_grant', 'a token of another client')
+    const audience = form.get('audience') ?? form.get('resource') ?? form.get('scope')
+    if (audience === undefined || audience.includes('unknown')) refuse('invalid_target', 'an unknown audience')
+    const access = issued(`xt-${random()}`)
+    const endsMs = nowMs() + settings.accessTokenSeconds * 1000
+    accessTokens.set(access, { grant: subject.grant, endsMs, audience, exchanged: true })
+    return json(200, {
+      access_token: access,
+      issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      token_type: 'Bearer',
+      expires_in: settings.accessTokenSeconds,
+    })
+  }
+
   const redeem = (issuer: string, form: Map<string, string>, client: Client): Promise<Answer> => {
     const code = codes.get(form.get('code') ?? '')
     if (!code || code.grant.clientId !== client.client_id) return refuse('invalid_grant', 'not a code of this client')
@@ -134,8 +174,9 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
     if (!isPkce.test(verifier) || createHash('sha256').update(verifier).digest('base64url') !== code.challenge) {
       refuse('invalid_grant', 'not the verifier of the challenge')
     }
-    if (form.get('resource') !== code.grant.resource) refuse('invalid_target', 'another resource')
-    return tokens(issuer, code.grant, client, undefined)
+    const resource = form.get('resource')
+    if (!isGranted(code.grant, resource)) refuse('invalid_target', 'another resource')
+    return tokens(issuer, code.grant, client, undefined, resource)
   }
 
   const refresh = (issuer: string, form: Map<string, string>, client: Client): Promise<Answer> => {
@@ -145,10 +186,15 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
       return refuse('invalid_grant', 'not a token of this client')
     if (known.spent && settings.rotation !== 'grace') known.grant.live = false
     if (!known.grant.live) refuse('invalid_grant', 'the grant has ended')
-    if (form.get('resource') !== known.grant.resource) refuse('invalid_target', 'another resource')
+    const resource = form.get('resource')
+    if (!isGranted(known.grant, resource)) {
+      // As some servers do: the token is used up by then.
+      known.spent = Promise.resolve(json(400, { error: 'invalid_target' }))
+      refuse('invalid_target', 'another resource')
+    }
     if (known.spent) return known.spent
     known.grant.renewals += 1
-    const answer = tokens(issuer, known.grant, client, token)
+    const answer = tokens(issuer, known.grant, client, token, resource)
     if (settings.rotation !== false) known.spent = answer
     return answer
   }
@@ -159,6 +205,7 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
     begin,
     redeem,
     refresh,
+    exchange,
     /** RFC 7009: a refresh token takes its grant along, an access token goes alone, a stranger's stays. */
     revoke: (value: string, clientId: string): void => {
       const grant = refreshTokens.get(value)?.grant
@@ -170,6 +217,14 @@ export const createGrants = async ({ settings, users, oneGrantPerUser, nowMs, is
       const access = accessTokens.get(value ?? '')
       return access?.grant.live && access.endsMs > nowMs() ? access.grant.subject : undefined
     },
+    /** What an access token is for, however it was issued, as long as it lives; an exchanged one outlives its grant. */
+    audienceOf: (value: string): string | undefined => {
+      const access = accessTokens.get(value)
+      return access && access.endsMs > nowMs() && (access.exchanged || access.grant.live) ? access.audience : undefined
+    },
+    /** The exchanged tokens that live. */
+    exchanged: (): string[] =>
+      [...accessTokens].flatMap(([token, { exchanged, endsMs }]) => (exchanged && endsMs > nowMs() ? [token] : [])),
     all: grants as readonly Grant[],
     /** Ends every access token now; refresh tokens live on. */
     expireAccessTokens: (): void => {

@@ -4,6 +4,7 @@ import { newRegistration } from '../../shared/credentials.ts'
 import { createGrantRecords, decodeGrant } from '../../shared/grant-record.ts'
 import { createGrants } from '../../shared/grants.ts'
 import type { Request } from '../../shared/message.ts'
+import type { RouteTokens } from '../../shared/route-tokens.ts'
 import { asAccount, asHandle, createSealer, hashHandle, parseSealingKeys, newHandle } from '../../shared/seal.ts'
 import { createSessions, decodeSession, sessionKey } from '../../shared/sessions.ts'
 import type { Item, Table } from '../../shared/table.ts'
@@ -60,6 +61,22 @@ const says = {
     id_token: 'the.id.token',
     scope: 'openid profile',
     expires: writtenMs / 1_000 + 300,
+    resources: ['https://api.example', 'https://billing.example'],
+  },
+}
+
+/** Tokens that routes have of their own, and one that was refused. */
+const routes: RouteTokens = {
+  'resource https://billing.example': {
+    access_token: 'the-token-for-billing',
+    expires: writtenMs / 1_000 + 300,
+    fresh_until: writtenMs / 1_000 + 240,
+    exchanged: false,
+  },
+  'exchange ["reports",null,null,null]': {
+    reason: 'access_refused',
+    detail: 'invalid_target',
+    until_ms: writtenMs + 5_000,
   },
 }
 
@@ -86,7 +103,8 @@ export const recordsOfToday = async (sealingSecret: string): Promise<StoredRecor
   const item = (prefix: string): Item => given(written.find(({ sk }) => sk.startsWith(prefix)))
   const started: Task[] = []
   const tasks: Tasks = { start: (task) => Promise.resolve(void started.push(task)) }
-  const wire = { refresh: () => Promise.reject(new Error('not now')), revoke: () => Promise.resolve(false) }
+  const notNow = () => Promise.reject(new Error('not now'))
+  const wire = { refresh: notNow, exchange: notNow, revoke: () => Promise.resolve(false) }
   const grants = createGrants({ table, sealer, wire, tasks, settings: stage.renewal, now })
   const sessions = createSessions({ table, sealer, settings: stage.session, sharedGrants: [], now })
 
@@ -106,7 +124,8 @@ export const recordsOfToday = async (sealingSecret: string): Promise<StoredRecor
   const session = given(decodeSession(item('S#')))
   const grant = given(decodeGrant(item('G#')))
 
-  await grants.giveBack(holder, says.tokens)
+  const revocable = { ...says.tokens, exchanged: ['the-exchanged-token'] }
+  await grants.giveBack(holder, revocable)
   await grants.access({ ...grant, freshUntil: 0 }).then(({ renewal }) => renewal)
   started.push({ kind: 'release', pk: session.key.pk, sk: session.key.sk }, { kind: 'limit', account })
 
@@ -120,6 +139,7 @@ export const recordsOfToday = async (sealingSecret: string): Promise<StoredRecor
     code_verifier: 'v'.repeat(128),
     nonce: 'the-nonce',
     resource: 'https://api.example',
+    route_resources: ['https://billing.example'],
     return_to: 'https://app.example/there',
     started_ms: writtenMs,
     expires: writtenMs / 1_000 + 600,
@@ -173,11 +193,14 @@ export const recordsOfToday = async (sealingSecret: string): Promise<StoredRecor
       item: item('S#'),
       says: { ...(await sessions.open(session)), key, grantKey, provider, created, seen, idleEnd, absoluteEnd },
     },
-    grant: { item: item('G#'), says: { ...plainGrant, tokens: await records.open(grant) } },
+    grant: {
+      item: { ...item('G#'), ...(await records.routes(grant, routes)), besides: 1 },
+      says: { ...plainGrant, tokens: await records.open(grant), routes },
+    },
     pointer: { item: item('A#'), says: sessionKey(account, hashHandle(handle)).pk },
     login: { state, cookie: given(cookie.split(';')[0]), says: login },
     logout: { state: given(logoutState), says: 'https://app.example/bye' },
-    tasks: started.map((task) => ({ task, says: task.kind === 'revoke' ? says.tokens : task })),
+    tasks: started.map((task) => ({ task, says: task.kind === 'revoke' ? revocable : task })),
     provider: { secret: JSON.stringify(registration), says: registration },
   }
 }

@@ -19,11 +19,8 @@ import {
 import { startResourceServer } from '../../infra/local/demo/resource-server.ts'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, startLocalStack, type LocalStackOptions } from '../../infra/local/stack.ts'
-import {
-  startStrictAuthorizationServer,
-  type StrictAuthorizationServer,
-  type StrictOptions,
-} from './authorization-server.ts'
+import { startStrictAuthorizationServer, type StrictAuthorizationServer } from './authorization-server.ts'
+import type { StrictOptions } from './strict-options.ts'
 import { startCoderServer, type CoderOptions } from './coder-server.ts'
 import { exchange } from './http.ts'
 import { createBrowser } from './user-agent.ts'
