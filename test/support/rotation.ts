@@ -1,8 +1,10 @@
 import {
   DescribeSecretCommand,
   GetSecretValueCommand,
+  PutSecretValueCommand,
   RotateSecretCommand,
   SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId } from '../../infra/local/stack.ts'
@@ -53,6 +55,16 @@ export const openRotations = (
     /** What is stored, now or under a label. */
     stored: async (VersionStage = 'AWSCURRENT'): Promise<Stored> =>
       JSON.parse((await client.send(new GetSecretValueCommand({ SecretId, VersionStage }))).SecretString ?? '{}'),
+    /** A version that somebody else wrote is pending; resolves with its id. */
+    putPending: async (value: string): Promise<string> => {
+      const version = { SecretId, SecretString: value, VersionStages: ['AWSPENDING'] }
+      return (await client.send(new PutSecretValueCommand(version))).VersionId ?? ''
+    },
+    /** That version is no longer pending. */
+    removePending: async (version: string): Promise<void> => {
+      const label = { SecretId, VersionStage: 'AWSPENDING', RemoveFromVersionId: version }
+      await client.send(new UpdateSecretVersionStageCommand(label))
+    },
     close: (): void => client.destroy(),
   }
 }

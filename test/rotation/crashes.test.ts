@@ -1,0 +1,193 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { dropConnection, loseReply, type Gate } from '../../infra/local/aws-call.ts'
+import { leaksOf } from '../support/canaries.ts'
+import { openRecords } from '../support/records.ts'
+import { openRotations } from '../support/rotation.ts'
+import type { Fault } from '../support/server.ts'
+import { signIn } from '../support/sign-in.ts'
+import { startStrictStack } from '../support/stacks.ts'
+import type { Browser } from '../support/user-agent.ts'
+
+/** The process of a rotation ends before or after each of its exchanges with the outside, and AWS repeats the rotation. */
+
+type When = 'before' | 'after'
+
+let stack: Awaited<ReturnType<typeof startStrictStack>>
+let rotations: ReturnType<typeof openRotations>
+let records: ReturnType<typeof openRecords>
+let tab: Browser
+/** The exchanges of this test so far, and the one at which the process ends. */
+let exchanges: string[] = []
+let armed: { index: number; when: When } | undefined
+/** How many clients kills have left at the server. */
+let orphans = 0
+
+/** What is to happen at this exchange. */
+const meet = (name: string): When | undefined => {
+  exchanges.push(name)
+  if (armed === undefined || exchanges.length - 1 !== armed.index) return undefined
+  const { when } = armed
+  armed = undefined
+  stack.stack.function('Rotate').kill()
+  return when
+}
+const gate: Gate = (call) => {
+  if (!call.accessKeyId.includes('ROTATE')) return undefined
+  const when = meet(call.action.replace('secretsmanager:', ''))
+  if (when === 'before') throw dropConnection
+  if (when === 'after') throw loseReply
+  return undefined
+}
+const fault =
+  (name: string): Fault =>
+  async (proceed) => {
+    const when = meet(name)
+    if (when === undefined) return await proceed()
+    if (when === 'after') await proceed()
+    return { status: 0, send: (response) => void response.destroy() }
+  }
+
+beforeAll(async () => {
+  stack = await startStrictStack({ gate })
+  rotations = openRotations(stack)
+  records = openRecords(stack.stack)
+  await stack.stack.rotationIsIdle()
+  tab = stack.newBrowser()
+  await signIn(tab, { user: 'ada' })
+  stack.authorizationServer.always('register', fault('registers a client'))
+})
+beforeEach(() => {
+  exchanges = []
+  armed = undefined
+})
+afterAll(async () => {
+  records.close()
+  rotations.close()
+  await stack.close()
+})
+
+/** A rotation, with the token endpoint counted while it runs. */
+const rotate = async (): Promise<string> => {
+  stack.authorizationServer.always('token', fault('tries the client'))
+  const token = await rotations.rotate()
+  stack.authorizationServer.always('token', undefined)
+  return token
+}
+
+/** There is one current client, nothing is lost, and what a kill has left behind is known to be there. */
+const isWhole = async (token: string): Promise<void> => {
+  expect(await rotations.holderOf('AWSCURRENT')).toBe(token)
+  const { current, retiring } = await rotations.stored()
+  const stored = [current, ...retiring]
+  expect(new Set(stored.map(({ client_id: id }) => id)).size).toBe(stored.length)
+  const clients = stack.authorizationServer.clients()
+  for (const { client_id: id, client_secret: secret } of stored) {
+    expect(clients.find((client) => client.client_id === id)?.client_secret).toBe(secret)
+  }
+  const left = clients.length - stored.length - orphans
+  expect([0, 1]).toContain(left)
+  orphans += left
+  const noted = new Set((await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', 'rotation ')))
+  const unknown = clients.filter(({ client_id: id }) => !stored.some((client) => client.client_id === id))
+  expect(unknown.filter(({ software_version: version }) => !noted.has(String(version)))).toEqual([])
+}
+
+/** The session that began under the first client goes on, and a new one begins under the current one. */
+const nobodyNotices = async (): Promise<void> => {
+  await records.expireTokens()
+  expect((await tab.fetch('/api/demo/whoami')).status).toBe(200)
+  const fresh = stack.newBrowser()
+  await signIn(fresh, { user: 'bob' })
+  expect((await fresh.fetch('/api/demo/whoami')).status).toBe(200)
+}
+
+const expected = `
+  DescribeSecret, GetSecretValue, GetSecretValue, PutSecretValue, registers a client, PutSecretValue, DescribeSecret,
+  UpdateSecretVersionStage,
+  DescribeSecret, GetSecretValue, GetSecretValue,
+  GetSecretValue, tries the client,
+  DescribeSecret, GetSecretValue, GetSecretValue, UpdateSecretVersionStage`
+  .split(',')
+  .map((name) => name.trim())
+
+test('a rotation makes these exchanges', async () => {
+  const token = await rotate()
+  expect(exchanges).toEqual(expected)
+  await isWhole(token)
+})
+
+describe.each(expected.map((name, index) => ({ name, index })))('killed at exchange $index, $name', ({ index }) => {
+  test.each(['before', 'after'] as const)('%s it: the repeated rotation ends well', async (when) => {
+    armed = { index, when }
+    const token = await rotate()
+    expect(armed, 'the exchange is met').toBeUndefined()
+    await isWhole(token)
+    if (when === 'after') await nobodyNotices()
+  })
+})
+
+test('no log shows a credential', () => {
+  expect(leaksOf(stack.authorizationServer.secrets.slice(-60), { logs: stack.logs })).toEqual([])
+})
+
+test('every step may come again after the end, under either of its names, and changes nothing', async () => {
+  const token = await rotate()
+  const before = await rotations.labels()
+  for (const Step of [
+    'create_secret',
+    'createSecret',
+    'set_secret',
+    'setSecret',
+    'testSecret',
+    'finish_secret',
+    'finishSecret',
+  ]) {
+    await stack.stack.invoke('Rotate', { Step, SecretId: rotations.secret, ClientRequestToken: token })
+  }
+  expect(await rotations.labels()).toEqual(before)
+  await isWhole(token)
+})
+
+test.each([
+  ['another token', { ClientRequestToken: 'another-token-of-thirty-two-letters' }, /no rotation of that token/],
+  ['another secret', { SecretId: 'arn:aws:secretsmanager:us-east-1:000000000000:secret:o-AbCdEf' }, /of no provider/],
+])('a step of %s is refused', async (_, change, words) => {
+  const event = { Step: 'createSecret', SecretId: rotations.secret, ClientRequestToken: 'x'.repeat(32), ...change }
+  await expect(stack.stack.invoke('Rotate', event)).rejects.toThrow(words)
+})
+
+test.each(['{}', 'not JSON', '{"format":1}', '[]', 'x'.repeat(60_000)])(
+  'a pending value that is not of ours (%.20s) is tried without harm and never promoted',
+  async (value) => {
+    const before = await rotations.holderOf('AWSCURRENT')
+    const token = await rotations.putPending(value)
+    const step = (Step: string) =>
+      stack.stack.invoke('Rotate', { Step, SecretId: rotations.secret, ClientRequestToken: token })
+    await step('testSecret')
+    await expect(step('setSecret')).rejects.toThrow('what is pending is not of ours')
+    await expect(step('finishSecret')).rejects.toThrow('what is pending is not of ours')
+    await rotations.removePending(token)
+    await step('testSecret')
+    expect(await rotations.holderOf('AWSCURRENT')).toBe(before)
+  },
+)
+
+describe('a deploy during a rotation', () => {
+  test('wins: what was pending is given back, and the next rotation goes through', async () => {
+    const clients = stack.authorizationServer.clients().length
+    const stored = await rotations.stored()
+    stack.authorizationServer.always('token', async (proceed) => {
+      stack.authorizationServer.always('token', undefined)
+      const changed = { ...stored, current: { ...stored.current, requested: 'something else' } }
+      await stack.putSecretValue('Providerdemo', JSON.stringify(changed))
+      return await proceed()
+    })
+    await rotations.rotate()
+    const after = await rotations.stored()
+    expect([after.current.client_id, after.current['requested']]).toEqual([stored.current.client_id, 'something else'])
+    expect(await rotations.holderOf('AWSPENDING')).toBeUndefined()
+    expect(stack.authorizationServer.clients()).toHaveLength(clients)
+    await isWhole(await rotate())
+    await nobodyNotices()
+  })
+})
