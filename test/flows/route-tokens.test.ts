@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { createSealer, parseSealingKeys } from '../../shared/seal.ts'
 import { expectProblem, signedInRecords } from '../support/answers.ts'
 import { createAwsFaults, failing } from '../support/aws-faults.ts'
 import { leaksOf } from '../support/canaries.ts'
@@ -293,6 +294,39 @@ describe('an answer that is lost', () => {
     aws.always('dynamodb:UpdateItem', undefined)
     expect(reply.status).toBe(503)
     expect(server().exchanged().length).toBe(before)
+  })
+})
+
+describe('a session of a sign-in that did not ask for the resource', () => {
+  /** What its record says of the tokens becomes something else. */
+  const rewrite = async (change: (tokens: Record<string, unknown>) => Record<string, unknown>) => {
+    const sealer = createSealer(async () => parseSealingKeys(await stack.secretValue('SealingKeys')))
+    for (const { pk, sk, sealed } of await records.all('grant')) {
+      if (pk?.S === undefined || sk?.S === undefined || !(sealed?.B instanceof Uint8Array)) continue
+      const context = [pk.S, sk.S]
+      const tokens = change(JSON.parse((await sealer.open('grant', context, sealed.B)) ?? ''))
+      await records.set({ pk, sk }, { sealed: { B: await sealer.seal('grant', context, JSON.stringify(tokens)) } })
+    }
+  }
+
+  test.each<[string, (tokens: Record<string, unknown>) => Record<string, unknown>]>([
+    ['since the stage named another', (tokens) => ({ ...tokens, resources: [main] })],
+    ['since the stage named none', (tokens) => ({ ...tokens, resources: [] })],
+    ['which an earlier release kept', (tokens) => ({ ...tokens, resources: undefined })],
+  ])('%s, is asked to sign in again, and nothing is sent', async (_, change) => {
+    await rewrite(change)
+    const { result, refreshes: count, tokens } = await during(() => call('billing'))
+    expectProblem(result, 403, 'access_not_granted')
+    expect([count, tokens]).toEqual([0, []])
+    expect([(await call('demo')).status, (await call('reports')).status, await isSignedIn()]).toEqual([200, 200, true])
+    await signIn(tab)
+    expect((await call('billing')).status).toBe(200)
+  })
+
+  test('that has no refresh token cannot have it', async () => {
+    await rewrite((tokens) => ({ ...tokens, refresh_token: undefined }))
+    expectProblem(await call('billing'), 403, 'access_refused')
+    expect((await call('reports')).status).toBe(200)
   })
 })
 

@@ -14,6 +14,7 @@ import { GetSecretValueCommand, PutSecretValueCommand, SecretsManagerClient } fr
 import { inject } from 'vitest'
 import {
   startAuthorizationServer,
+  type AuthorizationServer,
   type AuthorizationServerOptions,
 } from '../../infra/local/demo/authorization-server.ts'
 import { startResourceServer } from '../../infra/local/demo/resource-server.ts'
@@ -222,9 +223,15 @@ export const startCoderStack = async ({
 /** A stack whose provider is the demo authorization server, with its pages. */
 export const startDemoStack = async ({
   demo = {},
+  before,
   ...options
-}: StackOptions & { demo?: Partial<AuthorizationServerOptions> } = {}) => {
+}: StackOptions & {
+  demo?: Partial<AuthorizationServerOptions>
+  /** Called with the server before the stack meets it. */
+  before?: (server: AuthorizationServer) => void
+} = {}) => {
   const authorizationServer = await startAuthorizationServer({ port: 0, resource: strictResource, ...demo })
+  before?.(authorizationServer)
   const started = await startStack(authorizationServer.issuer, strictResource, options).catch(
     async (error: unknown) => {
       await authorizationServer.close()

@@ -31,6 +31,8 @@ export interface AuthorizationServerOptions {
   port: number
   /** The resource that every access token is for: its `aud`. */
   resource: string
+  /** Further resources that tokens may be for, one a token. */
+  otherResources?: readonly string[]
   accessTokenSeconds?: number
   /** What becomes of a refresh token once it was used; `strict` unless told. */
   refreshTokens?: RefreshTokens
@@ -142,7 +144,13 @@ const loadExistingGrant = async ({ oidc }: Context): Promise<Grant | undefined> 
  * @throws an Error with the code EADDRINUSE where the port is taken
  */
 export const startAuthorizationServer = async (options: AuthorizationServerOptions): Promise<AuthorizationServer> => {
-  const { resource, accessTokenSeconds = 300, refreshTokens = 'strict', users = demoUsers } = options
+  const {
+    resource,
+    otherResources = [],
+    accessTokenSeconds = 300,
+    refreshTokens = 'strict',
+    users = demoUsers,
+  } = options
   let answer: RequestListener = (_request, response) => response.writeHead(503).end()
   const { port, close } = await listen((request, response) => answer(request, response), options.port, '127.0.0.1')
   const issuer = `http://127.0.0.1:${port}`
@@ -190,10 +198,10 @@ export const startAuthorizationServer = async (options: AuthorizationServerOptio
         enabled: true,
         defaultResource: () => resource,
         getResourceServerInfo: (_ctx: unknown, indicator: string) => {
-          if (indicator !== resource) throw new errors.InvalidTarget()
+          if (![resource, ...otherResources].includes(indicator)) throw new errors.InvalidTarget()
           return {
             scope: scopes.join(' '),
-            audience: resource,
+            audience: indicator,
             accessTokenTTL: accessTokenSeconds,
             accessTokenFormat: 'jwt',
             jwt: { sign: { alg: 'ES256' } },

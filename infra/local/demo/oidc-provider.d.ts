@@ -71,6 +71,13 @@ declare module 'oidc-provider' {
       find(id: string): Promise<Grant | undefined>
     }
     callback(): RequestListener
+    AccessToken: new (values: Record<string, unknown>) => {
+      resourceServer: unknown
+      expiration: number
+      save(): Promise<string>
+    }
+    ResourceServer: new (identifier: string, info: Record<string, unknown>) => unknown
+    registerGrantType(name: string, handler: (ctx: Context) => Promise<void>, params: readonly string[]): void
     on(event: string, listener: (ctx: Context, error?: ProviderError) => void): this
     interactionDetails(request: IncomingMessage, response: ServerResponse): Promise<Interaction>
     interactionFinished(
