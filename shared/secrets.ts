@@ -9,12 +9,10 @@ import {
 } from '@aws-sdk/client-secrets-manager'
 import { causeName, Failure } from './errors.ts'
 
-/** Secrets Manager, as the two calls that Coatcheck makes of it. */
+/** Secrets Manager, as far as functions that change nothing there need it. */
 export interface Secrets {
   /** The current value of a secret, or undefined when it has none yet. @throws secrets_unavailable */
   read(secret: string): Promise<string | undefined>
-  /** The value is current; writing the same value under the same token (32 to 64 characters) again changes nothing. @throws secrets_unavailable */
-  write(secret: string, value: string, token: string): Promise<void>
 }
 
 /** A value of a secret and the id of that version, which is what AWS calls its ClientRequestToken: 32 to 64 characters. */
@@ -31,7 +29,7 @@ export interface SecretVersions {
   labels(secret: string): Promise<Readonly<Record<string, readonly string[]>>>
   /** The version is there with this label, which leaves any other; false when its id has another value already. */
   add(secret: string, version: SecretVersion, label: string): Promise<boolean>
-  /** The label has moved from one version to the other, or off it; false when it was not there any more. Atomic. */
+  /** The label has moved from one version to the other, or off it; false when another version has it. Atomic. */
   move(secret: string, label: string, ends: { from?: string; to?: string }): Promise<boolean>
   /** The version is current in the place of `from` (undefined: of none); false, and nothing has changed, when another one was. */
   replace(secret: string, version: SecretVersion, from: string | undefined): Promise<boolean>
@@ -70,16 +68,6 @@ export const createSecrets = (): Secrets => {
         throw unavailable(error)
       }
     },
-
-    async write(secret, value, token) {
-      try {
-        await client.send(
-          new PutSecretValueCommand({ SecretId: secret, SecretString: value, ClientRequestToken: token }),
-        )
-      } catch (error) {
-        throw unavailable(error)
-      }
-    },
   }
 }
 
@@ -104,12 +92,22 @@ export const createSecretVersions = (): SecretVersions => {
       return true
     })
 
-  const move: SecretVersions['move'] = (secret, label, { from, to }) =>
-    unless(['InvalidParameterException', 'InvalidRequestException'], false, async () => {
+  const labels: SecretVersions['labels'] = (secret) =>
+    unless([], {}, async () => {
+      const reply = await client.send(new DescribeSecretCommand({ SecretId: secret }))
+      return reply.VersionIdsToStages ?? {}
+    })
+
+  const move: SecretVersions['move'] = async (secret, label, { from, to }) => {
+    const isMoved = await unless(['InvalidParameterException', 'InvalidRequestException'], false, async () => {
       const ends = { SecretId: secret, VersionStage: label, RemoveFromVersionId: from, MoveToVersionId: to }
       await client.send(new UpdateSecretVersionStageCommand(ends))
       return true
     })
+    if (isMoved || to === undefined) return isMoved
+    // The SDK repeats a call whose answer was lost, and the repeated one finds the label moved.
+    return (await labels(secret))[to]?.includes(label) ?? false
+  }
 
   return {
     find: (secret, which) =>
@@ -120,12 +118,7 @@ export const createSecretVersions = (): SecretVersions => {
         return id === undefined || value === undefined ? undefined : { id, value }
       }),
 
-    labels: (secret) =>
-      unless([], {}, async () => {
-        const reply = await client.send(new DescribeSecretCommand({ SecretId: secret }))
-        return reply.VersionIdsToStages ?? {}
-      }),
-
+    labels,
     add,
     move,
 

@@ -13,7 +13,7 @@ import { register, repair } from '../../lambdas/register.ts'
 import { parseStage, type Stage } from '../../shared/config.ts'
 import { parseRegistration, type Registration } from '../../shared/credentials.ts'
 import { Failure } from '../../shared/errors.ts'
-import { createSend, type OutgoingRequest, type Send } from '../../shared/http.ts'
+import { createSend, HttpFault, type OutgoingRequest, type Send } from '../../shared/http.ts'
 import { attemptsIn } from '../../shared/rotation.ts'
 import { createSecrets, createSecretVersions, type SecretVersions } from '../../shared/secrets.ts'
 
@@ -22,8 +22,11 @@ export type ProviderSettings = { issuer: string; [setting: string]: unknown }
 
 /** What stands between the custom resource and the world in one event: a crash is an error that is thrown here. */
 export type Between = {
-  /** The process ends before this call of Secrets Manager or the authorization server (the first is 1), or before its answer arrives. */
-  dies?: { at: number; when: 'before' | 'after' }
+  /**
+   * The process ends before this call of Secrets Manager or the authorization server (the first is 1), or before its answer arrives;
+   * `lost`: only that answer does not arrive.
+   */
+  dies?: { at: number; when: 'before' | 'after' | 'lost' }
 
   send?: (request: OutgoingRequest, send: Send) => ReturnType<Send>
   versions?: Partial<SecretVersions>
@@ -39,8 +42,10 @@ export const startRegistrations = async () => {
   /** The next call: whether it is made, and whether its answer arrives. */
   const fate = (): { isMade: boolean; isAnswered: boolean } => {
     count += 1
-    const isMade = death === undefined || count < death.at || (count === death.at && death.when === 'after')
-    return { isMade, isAnswered: death === undefined || count < death.at }
+    if (death === undefined || count < death.at) return { isMade: true, isAnswered: true }
+    const isFirst = count === death.at
+    if (death.when === 'lost') return { isMade: true, isAnswered: !isFirst }
+    return { isMade: isFirst && death.when === 'after', isAnswered: false }
   }
   const secretsManager = await startSecretsManager({
     gate: () => {
@@ -79,7 +84,7 @@ export const startRegistrations = async () => {
       if (!isMade) throw new Error('dead')
       calls.push({ method, url: url.href, authorization: headers['authorization'] })
       const reply = await (between.send === undefined ? direct(request) : between.send(request, direct))
-      if (!isAnswered) throw new Error('dead')
+      if (!isAnswered) throw between.dies?.when === 'lost' ? new HttpFault('broken') : new Error('dead')
       return reply
     }) satisfies Send,
     now: Date.now,
