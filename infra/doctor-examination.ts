@@ -157,7 +157,9 @@ const examineServer = async (
   const endpoint = metadata.registration_endpoint
   if (!question.register || endpoint === undefined)
     return { issuer, metadata, origins: foreign, findings: [...findings, ...judged] }
-  const tried: Finding[] = trusted.includes(new URL(endpoint).origin)
+  // An operator's token goes where the operator said, not where a resource server says.
+  const named = question.initialAccessToken === undefined ? trusted : [question.url.origin, ...question.endpointOrigins]
+  const tried: Finding[] = named.includes(new URL(endpoint).origin)
     ? await tryRegistration(calls.send, metadata, wanted, onClient)
     : [
         {

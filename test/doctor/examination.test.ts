@@ -242,6 +242,16 @@ describe('a resource server', () => {
     })
   })
 
+  test('does not choose who gets the operator’s initial access token', async () => {
+    const { issuer, requests } = await strict({ initialAccessToken: 'right' })
+    const { url } = await resourceServer(() => ({ authorization_servers: [issuer] }))
+    const report = await look(`${url}/v1`, { register: true, initialAccessToken: 'right' })
+    expect(about(report, 'registration')?.advice).toMatch(/--endpoint-origin/)
+    expect(JSON.stringify(requests)).not.toContain('right')
+    const named = { register: true, initialAccessToken: 'right', endpointOrigins: [new URL(issuer).origin] }
+    expect(await look(`${url}/v1`, named)).toMatchObject({ verdict: 'usable' })
+  })
+
   test.each([
     ['names none', {}, /names no authorization server$/],
     ['is another', { resource: 'https://other.example.com' }, /of another resource, https:\/\/other\.example\.com/],
