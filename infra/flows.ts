@@ -50,6 +50,16 @@ export const flows: Readonly<Record<string, Flow>> = {
     calls: true,
     tasks: true,
   },
+  'api-token': {
+    description: 'Signs in with an API token that the user brings',
+    routes: ['/bff/api-token/{provider}'],
+    timeoutSeconds: 25,
+    table: dynamoDb('PutItem', 'ConditionCheckItem', ...ENDING),
+    sealing: true,
+    providers: true,
+    calls: true,
+    tasks: true,
+  },
   session: {
     description: 'Tells who is signed in and for how long',
     routes: ['/bff/session'],

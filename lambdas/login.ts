@@ -8,6 +8,7 @@ import { defaultProvider } from '../shared/stage.ts'
 import { keepLogin, LOGIN_SECONDS, requireUserNavigation, returnTo, sessionTicket } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
+import { askForToken } from './token-question.ts'
 import { authorizationServer, sealer, stage } from './runtime.ts'
 
 /** Starts a login: the authorization request (RFC 6749 section 4.1.1) with PKCE (RFC 7636), its secrets sealed into a cookie. */
@@ -21,17 +22,28 @@ export const login =
       throw new Failure('provider_unknown', { detail: provider.slice(0, 32) })
     const destination = returnTo(request, deps.stage)
 
+    const { api_token: token } = deps.stage.providers[provider] ?? {}
+    if (token === 'preferred' && single(parameters, 'method') !== 'oauth') {
+      return await askForToken(deps, request, provider, destination, true)
+    }
+
     const startedMs = Date.now()
     const state = random(32)
     const nonce = random(32)
     const codeVerifier = newCodeVerifier()
-    const authorization = await deps.authorizationServer.authorize(provider, {
-      state,
-      nonce,
-      codeChallenge: codeChallenge(codeVerifier),
-      prompt: single(parameters, 'prompt'),
-      loginHint: single(parameters, 'login_hint'),
-    })
+    const authorization = await deps.authorizationServer
+      .authorize(provider, {
+        state,
+        nonce,
+        codeChallenge: codeChallenge(codeVerifier),
+        prompt: single(parameters, 'prompt'),
+        loginHint: single(parameters, 'login_hint'),
+      })
+      .catch((error: unknown) => {
+        if (token !== 'off' && error instanceof Failure && error.reason === 'not_registered') return undefined
+        throw error
+      })
+    if (authorization === undefined) return await askForToken(deps, request, provider, destination, false)
 
     const { ticket } = sessionTicket(request)
     const cookies = await keepLogin(request, deps.sealer, state, {

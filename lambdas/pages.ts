@@ -15,13 +15,18 @@ p{margin:0 0 1.25rem}
 .actions{display:flex;flex-wrap:wrap;gap:.75rem 1.25rem;align-items:center;margin:1.5rem 0}
 a,button{color:var(--accent);font:inherit}
 .primary{display:inline-block;padding:.6rem 1.25rem;border:1px solid transparent;text-align:center;border-radius:.375rem;background:var(--accent);color:var(--on-accent);font-weight:600;text-decoration:none;cursor:pointer}
-a:focus-visible,button:focus-visible{outline:3px solid var(--accent);outline-offset:3px}
+a:focus-visible,button:focus-visible,input:focus-visible{outline:3px solid var(--accent);outline-offset:3px}
 dl{margin:1.5rem 0 0;padding-top:1rem;border-top:1px solid var(--line);display:grid;grid-template-columns:auto 1fr;gap:.15rem 1rem;color:var(--soft);font-size:.875rem}
 dt,dd{margin:0}dd{overflow-wrap:anywhere;font-family:ui-monospace,monospace}
+form{margin:0}
+label{display:block;margin:0 0 .35rem;font-weight:600}
+input{display:block;width:100%;padding:.6rem .75rem;border:1px solid var(--soft);border-radius:.375rem;background:var(--paper);color:var(--ink);font:1rem/1.4 ui-monospace,monospace}
+.hint{margin:.35rem 0 1.25rem;color:var(--soft);font-size:.875rem}
+.problem{padding:.6rem .9rem;border:1px solid var(--accent);border-left-width:4px;border-radius:.375rem}
 main>:last-child{margin-bottom:0}
 `
 /** SHA-256 of STYLE; a test compares. */
-export const STYLE_HASH = 'sha256-KaiyDlOpIll31hqiVF/lbQp8HRjULohQwus4ocKQWpM='
+export const STYLE_HASH = 'sha256-IU5iuGQ36SHtEmntp+AHpFgz9MXEVtOga/byOeVPTeM='
 
 /** The style sheet, for the test that compares it with its hash. */
 export const styleSheet = (): string => STYLE
@@ -32,6 +37,8 @@ interface Page {
   status: number
   title: string
   text: string
+  /** Between text and actions, already escaped. */
+  content?: string
   /** Already escaped. */
   actions: string
   facts?: Record<string, string>
@@ -40,7 +47,16 @@ interface Page {
   cookies?: string[]
 }
 
-const page = ({ status, title, text, actions, facts = {}, formTargets = [], cookies = [] }: Page): Reply => {
+const page = ({
+  status,
+  title,
+  text,
+  content = '',
+  actions,
+  facts = {},
+  formTargets = [],
+  cookies = [],
+}: Page): Reply => {
   const rows = Object.entries(facts).map(([term, value]) => `<dt>${escape(term)}</dt><dd>${escape(value)}</dd>`)
   return {
     status,
@@ -68,6 +84,7 @@ const page = ({ status, title, text, actions, facts = {}, formTargets = [], cook
 <main>
 <h1>${escape(title)}</h1>
 <p>${escape(text)}</p>
+${content}
 <div class="actions">${actions}</div>
 ${rows.length === 0 ? '' : `<dl>${rows.join('')}</dl>`}
 </main>
@@ -116,6 +133,43 @@ export const signOutPage = (action: string, formTargets: readonly string[]): Rep
     title: 'Sign out?',
     text: 'You will be signed out in this browser.',
     actions: `<form method="post" action="${escape(action)}"><button class="primary">Sign out</button></form>${link('/', 'Stay signed in')}`,
+    formTargets,
+  })
+
+/** Where an API token is asked for: which login of which provider it is for, and what was wrong with the one before. */
+export interface TokenQuestion {
+  provider: string
+  /** The host whose token it is to be. */
+  host: string
+  /** Of the login, which the form brings back. */
+  state: string
+  /** Where one may sign in without a token, a path of ours; undefined where there is no other way. */
+  otherWay: string | undefined
+  /** Origins that the form may lead to in the end. */
+  formTargets: readonly string[]
+  problem?: { status: number; sentence: string }
+}
+
+/** The page to paste an API token into. The token itself is never on it. */
+export const apiTokenPage = ({ provider, host, state, otherWay, formTargets, problem }: TokenQuestion): Reply =>
+  page({
+    status: problem?.status ?? 200,
+    title: 'Sign in with an API token',
+    text:
+      otherWay === undefined
+        ? `There is no other way to sign in here: ${host} offers none that can be used. Create an API token there and paste it below.`
+        : `Create an API token at ${host} and paste it below.`,
+    content: `${problem === undefined ? '' : `<p class="problem" role="alert" id="problem">${escape(problem.sentence)}</p>`}
+<form method="post" action="/bff/api-token/${escape(provider)}">
+<input type="hidden" name="state" value="${escape(state)}">
+<label for="token">API token</label>
+<input id="token" name="token" type="password" required maxlength="4096" autocomplete="off" autocapitalize="none" spellcheck="false"${
+      problem === undefined ? ' aria-describedby="hint"' : ' aria-invalid="true" aria-describedby="problem hint"'
+    }>
+<p class="hint" id="hint">It is kept encrypted until you sign out, never shown again, and used for your requests only.</p>
+<button class="primary">Sign in</button>
+</form>`,
+    actions: `${otherWay === undefined ? '' : link(otherWay, 'Sign in without a token')}${link('/', 'Go to the front page')}`,
     formTargets,
   })
 

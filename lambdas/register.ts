@@ -1,3 +1,4 @@
+import type { Stage } from '../shared/config.ts'
 import { Failure } from '../shared/errors.ts'
 import { withAdvice } from '../shared/profiles.ts'
 import { createRegistrations } from '../shared/registrations.ts'
@@ -5,7 +6,7 @@ import type { RegistrationsDeps } from '../shared/registrations.ts'
 import { pseudonym } from '../shared/seal.ts'
 import { customResource, isFailedCreate } from './custom-resource.ts'
 import type { ResourceEvent, ResourceOutcome } from './custom-resource.ts'
-import { audit } from './report.ts'
+import { audit, reportFailure } from './report.ts'
 import { now, providerSecret, secrets, secretVersions, sendOnce, stage } from './runtime.ts'
 
 /** The custom resource that keeps our client at a provider equal to the stage, and the repair of it. */
@@ -15,6 +16,23 @@ const issuerOf = ({ Settings: text }: Readonly<Record<string, string>>): string 
   const settings: unknown = text === undefined ? undefined : JSON.parse(text)
   const issuer = typeof settings === 'object' && settings !== null && 'issuer' in settings ? settings.issuer : undefined
   return typeof issuer === 'string' ? issuer : undefined
+}
+
+/** Where people may sign in with API tokens, a server that has no OAuth we can use does not fail the deploy: the log says why. */
+const orWithoutOAuth = async <T extends { clientId: string | undefined }>(
+  { providers }: Stage,
+  provider: string,
+  run: () => Promise<T>,
+): Promise<Pick<T, 'clientId'>> => {
+  try {
+    return await run()
+  } catch (error) {
+    const byToken = Object.hasOwn(providers, provider) && providers[provider]?.api_token !== 'off'
+    const without = error instanceof Failure && ['metadata_invalid', 'registration_refused'].includes(error.reason)
+    if (!byToken || !without) throw error
+    reportFailure('register', error)
+    return { clientId: undefined }
+  }
 }
 
 /**
@@ -31,7 +49,7 @@ export const register =
       if (!isFailedCreate(id)) await giveUp(provider, issuer)
       return { id: id ?? provider, attributes: {} }
     }
-    const { clientId } = await ensure(provider, 'as-needed')
+    const { clientId } = await orWithoutOAuth(deps.stage, provider, () => ensure(provider, 'as-needed'))
     const named = pseudonym(deps.stage.providers[provider]?.issuer ?? '')
     const isSame = type === 'Update' && issuerOf(oldProperties) === issuer
     return {

@@ -119,13 +119,18 @@ export const send = /* @__PURE__ */ once(() => sendWith(true))
 /** Answers to CloudFormation: the deploy names the URL, and from inside a VPC it may well be at a private address. */
 export const sendAnywhere = /* @__PURE__ */ once(() => createSend({ keepAlive: false, mayConnect: () => true }))
 
+/** Tells whose a token is. */
+export const readAccount = /* @__PURE__ */ once(() =>
+  createReadAccount({ send: sendOnce(), timeoutMs: stage().renewal.authorization_server_timeout_seconds * 1_000 }),
+)
+
 export const authorizationServer = /* @__PURE__ */ once(() => {
   const timeoutMs = stage().renewal.authorization_server_timeout_seconds * 1_000
   return createAuthorizationServer({
     stage: stage(),
     credentials: credentials(),
     oauth: createOAuth({ send: sendOnce(), timeoutMs, now }),
-    readAccount: createReadAccount({ send: sendOnce(), timeoutMs }),
+    readAccount: readAccount(),
     now,
   })
 })

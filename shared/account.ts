@@ -14,7 +14,7 @@ export interface Account {
   claims: Claims
 }
 
-/** The user of an access token, with those of the wanted claims that the endpoint tells. @throws account_unresolved */
+/** The user of an access token, with those of the wanted claims that the endpoint tells. @throws account_refused where the token is none there, account_unresolved */
 export type ReadAccount = (
   endpoint: AccountEndpoint,
   accessToken: string,
@@ -50,6 +50,9 @@ export const createReadAccount =
     } catch (error) {
       if (error instanceof HttpFault) throw unresolved(`the account endpoint: ${error.detail ?? error.kind}`, error)
       throw error
+    }
+    if (reply.status === 401 || reply.status === 403) {
+      throw new Failure('account_refused', { detail: `the account endpoint answered ${reply.status}` })
     }
     if (reply.status !== 200) throw unresolved(`the account endpoint answered ${reply.status}`)
     const body = jsonObject(reply)

@@ -2,6 +2,7 @@ import type { ReadAccount } from './account.ts'
 import type { Stage } from './config.ts'
 import type { Credentials, Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
+import { NO_CLIENT } from './grant-record.ts'
 import type { Tokens } from './grant-record.ts'
 import { createIdentify, ignoringFailure } from './identity.ts'
 import type { Exchanged, GrantWire, Refreshed } from './renewal.ts'
@@ -231,6 +232,8 @@ export const createAuthorizationServer = ({
     },
 
     async exchange(grant, tokens, wanted, sendByMs): Promise<Exchanged> {
+      // No client of ours has a claim on a token that the user brought.
+      if (grant.clientId === NO_CLIENT) return { kind: 'refused', detail: 'an API token is not exchanged' }
       try {
         return await withClient(grant.provider, grant.clientId, async (peer): Promise<Exchanged> => {
           if (now() > sendByMs) throw new Failure('renewal_pending', { detail: 'too late under this lease' })
@@ -246,6 +249,8 @@ export const createAuthorizationServer = ({
     },
 
     async revoke({ provider, clientId }, { exchanged = [], ...tokens }) {
+      // It is the user's to revoke, too: it is only forgotten.
+      if (clientId === NO_CLIENT) return true
       const own = (tokens.refresh_token ?? tokens.access_token) === undefined ? [] : [tokens]
       const all = [...own, ...exchanged.map((token) => ({ access_token: token }))]
       const results = await Promise.all(
@@ -264,7 +269,13 @@ export const createAuthorizationServer = ({
     },
 
     async logoutUrl(provider, state) {
-      const { metadata, current } = await credentials.of(provider)
+      const known = await credentials.of(provider).catch((error: unknown) => {
+        const without = stage.providers[provider]?.api_token !== 'off'
+        if (without && error instanceof Failure && error.reason === 'not_registered') return undefined
+        throw error
+      })
+      if (known === undefined) return undefined
+      const { metadata, current } = known
       if (metadata.end_session_endpoint === undefined) return undefined
       const url = new URL(metadata.end_session_endpoint)
       url.searchParams.set('client_id', current.client_id)

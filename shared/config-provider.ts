@@ -101,6 +101,10 @@ export const provider = z
       z.optional(secretName),
       'Name or ARN of an existing Secrets Manager secret whose value is the initial access token for registration (RFC 7591 section 3).',
     ),
+    api_token: describe(
+      z._default(z.enum(['off', 'fallback', 'preferred']), 'off'),
+      'Whether people may sign in with an API token that they paste: never, where the server has no OAuth that can be used, or first of all. Needs account, which tells whose it is.',
+    ),
     certificate_secret: describe(
       z.optional(secretName),
       'Name or ARN of an existing Secrets Manager secret with a client certificate, its chain and its private key in PEM, shown to the servers of this provider and its APIs (mutual TLS).',
@@ -112,6 +116,11 @@ export const provider = z
     ),
   })
   .check(
+    z.superRefine(({ api_token: mode, account: asked }, context) => {
+      if (mode === 'off' || asked !== undefined) return
+      const message = 'needs account, which tells whose a token is'
+      context.addIssue({ code: 'custom', message, path: ['api_token'], input: mode })
+    }),
     z.superRefine(({ client, initial_access_token_secret: token, rotation: { mode } }, context) => {
       if (client !== 'static') return
       const words = 'must be left out where client is static: an operator does that'

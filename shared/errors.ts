@@ -33,6 +33,29 @@ const serverUnavailable = {
   level: 'error',
 } as const
 const signedOut = { status: 401, code: 'session_required', sentence: 'You are not signed in.', level: 'info' } as const
+const navigation = {
+  code: 'navigation_required',
+  sentence: 'Signing in starts by following a link, not from a script, a frame or a prefetch.',
+  level: 'info',
+} as const
+const accountUnresolved = {
+  status: 502,
+  code: 'account_unresolved',
+  sentence: 'It could not be found out who you are, so you are not signed in. You can try again.',
+  level: 'error',
+} as const
+const notReady = {
+  status: 503,
+  code: 'provider_not_ready',
+  sentence: 'Signing in is not set up yet. Please try again later.',
+  level: 'error',
+} as const
+const apiToken = {
+  status: 403,
+  code: 'api_token_rejected',
+  sentence: 'That API token was not accepted. Check that it was copied whole, that it has not expired, and try again.',
+  level: 'info',
+} as const
 const csrf = {
   status: 403,
   code: 'csrf_rejected',
@@ -75,18 +98,8 @@ export const reasons = {
     sentence: 'This method is not allowed here.',
     level: 'info',
   },
-  not_a_navigation: {
-    status: 403,
-    code: 'navigation_required',
-    sentence: 'Signing in starts by following a link, not from a script, a frame or a prefetch.',
-    level: 'info',
-  },
-  prefetch_refused: {
-    status: 503,
-    code: 'navigation_required',
-    sentence: 'Signing in starts by following a link, not from a script, a frame or a prefetch.',
-    level: 'info',
-  },
+  not_a_navigation: { status: 403, ...navigation },
+  prefetch_refused: { status: 503, ...navigation },
   csrf_header_missing: csrf,
   csrf_origin_wrong: csrf,
   csrf_site_wrong: csrf,
@@ -177,12 +190,10 @@ export const reasons = {
   metadata_invalid: serverInvalid,
   token_reply_invalid: serverInvalid,
   userinfo_invalid: serverInvalid,
-  account_unresolved: {
-    status: 502,
-    code: 'account_unresolved',
-    sentence: 'It could not be found out who you are, so you are not signed in. You can try again.',
-    level: 'error',
-  },
+  account_refused: accountUnresolved,
+  api_token_malformed: apiToken,
+  api_token_rejected: apiToken,
+  account_unresolved: accountUnresolved,
   server_refused: serverInvalid,
   client_rejected: {
     status: 503,
@@ -194,18 +205,8 @@ export const reasons = {
   server_address_refused: serverUnavailable,
   server_timeout: serverUnavailable,
   server_failed: serverUnavailable,
-  certificate_unusable: {
-    status: 503,
-    code: 'provider_not_ready',
-    sentence: 'Signing in is not set up yet. Please try again later.',
-    level: 'error',
-  },
-  not_registered: {
-    status: 503,
-    code: 'provider_not_ready',
-    sentence: 'Signing in is not set up yet. Please try again later.',
-    level: 'error',
-  },
+  certificate_unusable: notReady,
+  not_registered: notReady,
   registration_refused: registration,
   registration_lost: registration,
   registration_unmanaged: registration,

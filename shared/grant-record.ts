@@ -45,6 +45,9 @@ export interface Grant {
   routesVersion: number
 }
 
+/** What a grant has instead of a client where the user brought the token: no client of ours has an empty id (RFC 6749 appendix A.1). */
+export const NO_CLIENT = ''
+
 /** Whose tokens: what refreshing and revoking need to know of a grant. */
 export type Holder = Pick<Grant, 'provider' | 'clientId'>
 

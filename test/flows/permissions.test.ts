@@ -24,6 +24,7 @@ import { startStrictStack } from '../support/stacks.ts'
 const functions = [
   'Login',
   'Callback',
+  'ApiToken',
   'Session',
   'Sessions',
   'Refresh',
@@ -37,8 +38,8 @@ const functions = [
   'Upkeep',
 ] as const
 type FunctionName = (typeof functions)[number]
-/** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts. */
-const driven = functions.filter((name) => !['Sessions', 'BackchannelLogout', 'Background'].includes(name))
+/** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts, and for test/flows/api-token.test.ts. */
+const driven = functions.filter((name) => !['ApiToken', 'Sessions', 'BackchannelLogout', 'Background'].includes(name))
 const idOf = (name: FunctionName) => `${name}Function`
 const initialAccessToken = 'initial-access-token-of-second'
 
@@ -231,6 +232,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
   expect(may('secretsmanager:GetSecretValue', 'SealingKeys')).toEqual([
     'Login',
     'Callback',
+    'ApiToken',
     'Session',
     'Sessions',
     'Refresh',
@@ -242,6 +244,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
   expect(may('secretsmanager:GetSecretValue', 'Providerdemo')).toEqual([
     'Login',
     'Callback',
+    'ApiToken',
     'Sessions',
     'Refresh',
     'Logout',

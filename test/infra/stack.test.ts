@@ -25,7 +25,7 @@ const stage = {
   apis: { orders: { provider: 'main', target: 'https://orders.example.com/v1' } },
   logs: { retention_days: 30 },
 }
-const startsTasks = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
+const startsTasks = ['Callback', 'ApiToken', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
 const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register', 'Rotate', 'Upkeep']
 
 let assembly: string
@@ -219,6 +219,7 @@ describe('the grants', () => {
   const expected: Record<string, () => unknown[]> = {
     Login: () => [keys(), secrets(...providers())],
     Callback: () => [dynamoDb('PutItem', 'ConditionCheckItem', ...ending), keys(), secrets(...providers()), tasks()],
+    ApiToken: () => [dynamoDb('PutItem', 'ConditionCheckItem', ...ending), keys(), secrets(...providers()), tasks()],
     Session: () => [dynamoDb('BatchGetItem'), keys()],
     Jwks: () => [secrets(...providers())],
     Sessions: () => [dynamoDb('BatchGetItem', ...ending), keys(), secrets(...providers()), tasks()],
@@ -301,6 +302,7 @@ describe('the HTTP API', () => {
       'ANY /bff/logout': 'Logout',
       'ANY /bff/backchannel-logout/{provider}': 'BackchannelLogout',
       'ANY /bff/jwks.json': 'Jwks',
+      'ANY /bff/api-token/{provider}': 'ApiToken',
       'ANY /api/{api}/{path+}': 'Api',
     })
   })
@@ -321,7 +323,7 @@ describe('the HTTP API', () => {
     const permissions = resources('AWS::Lambda::Permission')
       .map(([, { Properties: given }]) => given)
       .filter(({ Principal: who }) => !/^(secretsmanager|events)\./.test(String(who)))
-    expect(permissions).toHaveLength(10)
+    expect(permissions).toHaveLength(11)
     for (const permission of permissions) {
       expect(permission).toMatchObject({ Action: 'lambda:InvokeFunction', Principal: 'apigateway.amazonaws.com' })
       expect(text(permission['SourceArn'])).toMatch(/"\/\*\/\*\/(bff|api)\/[^"]+"/)

@@ -123,6 +123,7 @@ const refused: Record<string, unknown[]> = {
   'providers.main.account.token_header': notHeaders,
   'providers.main.client': ['', 'Static', 'public', 1, null, true],
   'providers.main.client_logo_uri': notUrls,
+  'providers.main.api_token': ['', 'on', 'Preferred', true, 1, null],
   'providers.main.rotation': [null, [], 'keys'],
   'providers.main.rotation.mode': ['', 'Keys', 'weekly', 1, null],
   'providers.main.profile': ['', 'Coder', 'keycloak', 1, null, []],
@@ -297,6 +298,11 @@ describe('what does not belong together', () => {
         apis: {},
       },
       /^providers\.main\.certificate_secret: needs https: http:\/\/localhost:8081 can be shown no certificate$/,
+    ],
+    [
+      'API tokens without an account endpoint',
+      { providers: { main: { issuer: 'https://as.example.com', api_token: 'fallback' } } },
+      /^providers\.main\.api_token: needs account, which tells whose a token is$/,
     ],
     [
       'http beside https',

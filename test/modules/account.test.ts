@@ -62,8 +62,12 @@ describe('an account', () => {
     await expect(readAs({ id: 'u-1' }, name)).rejects.toMatchObject({ reason: 'account_unresolved' })
   })
 
+  test.each([401, 403])('is refused with status %i: the token is none there', async (status) => {
+    server.plan('account', faults.insteadJson(status, { message: 'signed out' }))
+    await expect(readAs(ada)).rejects.toMatchObject({ reason: 'account_refused' })
+  })
+
   test.each<[string, Fault]>([
-    ['401', faults.insteadJson(401, { message: 'signed out' })],
     ['404', faults.insteadJson(404, { id: 'u-1' })],
     ['500', faults.insteadJson(500, { id: 'u-1' })],
     ['201', faults.insteadJson(201, { id: 'u-1' })],

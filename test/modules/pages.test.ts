@@ -1,16 +1,24 @@
 import { createHash } from 'node:crypto'
 import { assert, constantFrom, oneof, property, string } from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { errorPage, signedOutPage, signOutPage, STYLE_HASH, styleSheet } from '../../lambdas/pages.ts'
+import { apiTokenPage, errorPage, signedOutPage, signOutPage, STYLE_HASH, styleSheet } from '../../lambdas/pages.ts'
 import { formsOf, linksOf, visibleText } from '../support/html.ts'
 
 const error = { status: 400, code: 'login_invalid', sentence: 'A sentence.', requestId: 'req=1', tryAgain: undefined }
+const question = {
+  provider: 'demo',
+  host: 'as.example',
+  state: 's1',
+  otherWay: '/bff/login?method=oauth',
+  formTargets: [],
+}
+const problem = { status: 403, sentence: 'A sentence.' }
 const textOf = ({ body }: { body?: string | Uint8Array }): string => (typeof body === 'string' ? body : '')
 const policyOf = ({ headers = {} }: { headers?: Record<string, string> }) => headers['content-security-policy']
 
 test('the policy allows the style sheet of the page, by its hash, and no other', () => {
   expect(STYLE_HASH).toBe(`sha256-${createHash('sha256').update(styleSheet()).digest('base64')}`)
-  for (const page of [errorPage(error), signedOutPage(), signOutPage('/bff/logout', [])]) {
+  for (const page of [errorPage(error), signedOutPage(), signOutPage('/bff/logout', []), apiTokenPage(question)]) {
     const styles = [...textOf(page).matchAll(/<style>([\s\S]*?)<\/style>/g)].map(([, style]) => style)
     expect(styles).toEqual([styleSheet()])
     expect(policyOf(page)).toContain(`; style-src '${STYLE_HASH}';`)
@@ -55,6 +63,36 @@ describe('the error page', () => {
   })
 })
 
+describe('the page that asks for an API token', () => {
+  test('has a labelled field that nothing remembers, and says what it is for', () => {
+    const page = textOf(apiTokenPage(question))
+    expect(page).toMatch(
+      /<label for="token">API token<\/label>\s*<input id="token" name="token" type="password" required/,
+    )
+    expect(page).toMatch(/autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="hint">/)
+    expect(formsOf(page)[0]).toMatchObject({ action: '/bff/api-token/demo', method: 'POST' })
+    expect(formsOf(page)[0]?.fields).toEqual([
+      ['state', 's1'],
+      ['token', ''],
+    ])
+    expect(linksOf(page).map(({ href }) => href)).toEqual(['/bff/login?method=oauth', '/'])
+  })
+
+  test('says what was wrong where a reader hears it first, and names it at the field', () => {
+    const page = apiTokenPage({ ...question, problem })
+    expect(page.status).toBe(403)
+    expect(textOf(page)).toContain('<p class="problem" role="alert" id="problem">A sentence.</p>')
+    expect(textOf(page)).toContain('aria-invalid="true" aria-describedby="problem hint"')
+  })
+
+  test('says where there is no other way, and lets the form lead to the given origins', () => {
+    const page = apiTokenPage({ ...question, otherWay: undefined, formTargets: ['https://app.example'] })
+    expect(visibleText(textOf(page))).toContain('There is no other way to sign in here: as.example offers none')
+    expect(linksOf(textOf(page)).map(({ href }) => href)).toEqual(['/'])
+    expect(policyOf(page)).toContain("form-action 'self' https://app.example; ")
+  })
+})
+
 /** The elements of a page with their attributes' names, so that any that does not belong there shows. */
 const skeletonOf = (page: string): string[] =>
   [...page.matchAll(/<\/?(\w+)((?:\s+[\w-]+(?:="[^"]*")?)*)\s*>/g)].map(([, name = '', attributes = '']) =>
@@ -78,6 +116,9 @@ test('whatever a value holds, it stays text: no element, no attribute, no entity
       const form = textOf(signOutPage(`/bff/logout?${text}`, []))
       expect(skeletonOf(form)).toEqual(skeletonOf(textOf(signOutPage('/bff/logout', []))))
       expect(formsOf(form)[0]?.action).toBe(`/bff/logout?${text}`)
+      const given = { provider: text, host: text, state: text, otherWay: `/bff/login?${text}`, formTargets: [] }
+      const asking = textOf(apiTokenPage({ ...given, problem: { status: 403, sentence: text } }))
+      expect(skeletonOf(asking)).toEqual(skeletonOf(textOf(apiTokenPage({ ...question, problem }))))
     }),
   )
 })

@@ -22,7 +22,7 @@ import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId, startLocalStack, type LocalStackOptions } from '../../infra/local/stack.ts'
 import { startStrictAuthorizationServer, type StrictAuthorizationServer } from './authorization-server.ts'
 import type { StrictOptions } from './strict-options.ts'
-import { startCoderServer, type CoderOptions } from './coder-server.ts'
+import { startCoderServer, type CoderOptions, type CoderServer } from './coder-server.ts'
 import { exchange } from './http.ts'
 import { createBrowser } from './user-agent.ts'
 
@@ -196,10 +196,16 @@ export const startStrictStack = async ({
 /** A stack whose provider is a server of Coder's kind, with the profile of it; `/api/demo` is its API. */
 export const startCoderStack = async ({
   coder = {},
+  before,
   stage,
   ...options
-}: StackOptions & { coder?: CoderOptions } = {}) => {
+}: StackOptions & {
+  coder?: CoderOptions
+  /** Called with the server before the stack meets it. */
+  before?: (server: CoderServer) => void
+} = {}) => {
   const authorizationServer = await startCoderServer(coder)
+  before?.(authorizationServer)
   const { issuer } = authorizationServer
   const asCoder = (file: StageFile): StageFile => ({
     ...file,
