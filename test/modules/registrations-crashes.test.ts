@@ -58,7 +58,7 @@ const isUsable = async (
   })
 }
 
-describe('a deploy that is killed and comes again', { timeout: 120_000 }, () => {
+describe('a deploy that is killed and comes again', { timeout: 240_000 }, () => {
   test('registers, with at most one client too many, and only where the first was not kept (DR-14)', async () => {
     const counts: number[] = []
     const calls = await eachDeath(
