@@ -99,7 +99,7 @@ const list = async (client: SecretsManagerClient, secret: string): Promise<strin
     ...(isOpen ? ['A rotation was begun and is not done; npm run rotate takes it up again.'] : []),
     ...attemptsIn(labels).map(
       ({ id }) =>
-        `${id}  perhaps an orphan: look at the authorization server for a client whose software_version is "rotation ${id}", delete it there, then --forget ${id}`,
+        `${id}  perhaps an orphan: look at the authorization server for a client whose software_version is "attempt ${id}", delete it there, then --forget ${id}`,
     ),
     '',
   ].join('\n')

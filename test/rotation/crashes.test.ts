@@ -87,7 +87,7 @@ const isWhole = async (token: string): Promise<void> => {
   const left = clients.length - stored.length - orphans
   expect([0, 1]).toContain(left)
   orphans += left
-  const noted = new Set((await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', 'rotation ')))
+  const noted = new Set((await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', 'attempt ')))
   const unknown = clients.filter(({ client_id: id }) => !stored.some((client) => client.client_id === id))
   expect(unknown.filter(({ software_version: version }) => !noted.has(String(version)))).toEqual([])
 }

@@ -92,6 +92,6 @@ test(`${wanted} rotations, half of them killed: no request fails and no session 
   const kept = new Set([current, ...retiring].map(({ client_id: id }) => id))
   const orphans = stack.authorizationServer.clients().filter(({ client_id: id }) => !kept.has(id))
   expect(orphans.length, 'at most one a kill').toBeLessThanOrEqual(wanted / 2)
-  const noted = new Set((await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', 'rotation ')))
+  const noted = new Set((await rotations.attempts()).map((label) => label.replace('COATCHECK_ATTEMPT_', 'attempt ')))
   expect(orphans.filter(({ software_version: name }) => !noted.has(String(name)))).toEqual([])
 }, 120_000)
