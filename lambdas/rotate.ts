@@ -90,6 +90,11 @@ export const rotate = (deps: Deps) => {
     }
     const settings = deps.stage.providers[provider]
     if (settings === undefined) throw new Failure('provider_unknown', { detail: provider })
+    if (registration.issuer !== settings.issuer) {
+      // What the stage has for its issuer is not for the one before (RFC 9700 section 4.4).
+      await rotation.abandon(undefined)
+      throw failed('the stage names another issuer than the registration is of; a deploy registers there')
+    }
     const token = await initialAccessToken(deps.secrets, settings)
     const attempt = random(9)
     const wanted = { ...registrationRequest(deps.stage, provider, settings, token), attempt }
@@ -122,17 +127,16 @@ export const rotate = (deps: Deps) => {
       await giveUp(rotation, pending, 'the stage names another issuer since')
   }
 
-  /** Whether the server takes the client; asked of one that has long been registered too where its answer is of no known kind. */
-  const isTaken = async ({ metadata, current, retiring, keys = [] }: Registration): Promise<boolean> => {
+  /** Whether the server takes what waits; where its answer is of no known kind, it has to be the one to what is current. */
+  const isTaken = async (waiting: Registration, inUse: Registration): Promise<boolean> => {
     const timeoutMs = deps.stage.renewal.authorization_server_timeout_seconds * 1_000
-    const ask = (client: Client) => probe({ send: deps.send, timeoutMs, now: deps.now }, { metadata, client, keys })
+    const ask = ({ metadata, current, keys = [] }: Registration) =>
+      probe({ send: deps.send, timeoutMs, now: deps.now }, { metadata, client: current, keys })
     for (const pauseMs of PROBE_PAUSES_MS) {
       await deps.pause(pauseMs)
-      const said = await ask(current)
+      const said = await ask(waiting)
       if (said === 'accepted') return true
-      if (said === 'rejected') continue
-      const [known] = retiring
-      return known !== undefined && said === (await ask(known))
+      if (said !== 'rejected') return said === (await ask(inUse))
     }
     return false
   }
@@ -140,7 +144,9 @@ export const rotate = (deps: Deps) => {
   /** The server takes the new client. AWS tries this step alone too, on a version that holds nothing of ours. */
   const testSecret = async (rotation: Rotation): Promise<void> => {
     const pending = await rotation.pending()
-    if (pending !== undefined && !(await isTaken(pending.registration)))
+    if (pending === undefined) return
+    const { registration } = await rotation.current()
+    if (!(await isTaken(pending.registration, registration)))
       await giveUp(rotation, pending, 'the server does not take the client that it registered')
   }
 

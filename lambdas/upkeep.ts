@@ -6,7 +6,7 @@ import type { Send } from '../shared/http.ts'
 import { createProviderSecret } from '../shared/provider-secret.ts'
 import { unregister } from '../shared/registration.ts'
 import { isDue, isOver, isOverdue, retired } from '../shared/retirement.ts'
-import { attemptsIn, isPending, parsePending } from '../shared/rotation.ts'
+import { attemptsIn, isPending, openRotation, parsePending, PENDING } from '../shared/rotation.ts'
 import type { SecretVersions } from '../shared/secrets.ts'
 import { scheduleEdge } from './edge.ts'
 import { asFailure, audit, gauge, reportFailure } from './report.ts'
@@ -67,26 +67,40 @@ export const upkeep = (deps: Deps) => {
     return left
   }
 
+  /** A rotation that nobody will take up again is over: what waits is given back. */
+  const takeBack = async (secret: string): Promise<void> => {
+    const labels = await deps.versions.labels(secret)
+    for (const [id, names] of Object.entries(labels)) {
+      if (!names.includes(PENDING)) continue
+      const version = await deps.versions.find(secret, { id })
+      const pending = version === undefined ? undefined : parsePending(version.value)
+      const isGone = pending === undefined || (await unregister(deps.send, pending.registration.current))
+      await openRotation(deps.versions, secret, id, () => id).abandon(isGone ? undefined : pending.attempt)
+    }
+  }
+
   const tend = async (provider: string): Promise<void> => {
     const secret = deps.secretOf(provider)
     const settings = deps.stage.providers[provider]
     if (secret === undefined || settings === undefined || settings.client === 'static') return
-    const labels = await deps.versions.labels(secret)
-    const rotates = settings.rotation.mode !== 'off'
-    if (isPending(labels)) {
-      // Nothing else is changed under it.
-      gauge('orphaned_registrations', provider, attemptsIn(labels).length)
-      if (rotates) await deps.versions.rotate(secret)
-      return
-    }
-    gauge('orphaned_registrations', provider, await settleAttempts(secret, labels))
     const { registration } = await createProviderSecret(deps.versions, secret).read()
-    if (registration === undefined) return
-    await retire(provider, secret, registration)
-    const { client_secret_expires_at: ends = 0 } = registration.current
-    if (ends === 0) return
-    gauge('secret_days_left', provider, (ends - nowSeconds()) / DAY_SECONDS)
-    if (rotates && isDue(registration.current, nowSeconds())) await deps.versions.rotate(secret)
+    const { client_secret_expires_at: ends = 0 } = registration?.current ?? {}
+    if (ends !== 0) gauge('secret_days_left', provider, (ends - nowSeconds()) / DAY_SECONDS)
+
+    const rotates = settings.rotation.mode !== 'off'
+    const isWaiting = isPending(await deps.versions.labels(secret))
+    if (isWaiting && !rotates) await takeBack(secret)
+    const labels = await deps.versions.labels(secret)
+    const isMade = isPending(labels) && (await deps.versions.find(secret, { label: PENDING })) !== undefined
+    if (isMade) {
+      // Nothing is changed under what was made from it.
+      gauge('orphaned_registrations', provider, attemptsIn(labels).length)
+    } else {
+      gauge('orphaned_registrations', provider, await settleAttempts(secret, labels))
+      if (registration !== undefined) await retire(provider, secret, registration)
+    }
+    if (!rotates || registration === undefined) return
+    if (isWaiting || isDue(registration.current, nowSeconds())) await deps.versions.rotate(secret)
   }
 
   return async (requestId?: string): Promise<void> => {

@@ -15,7 +15,7 @@ import { createProviderSecret } from './provider-secret.ts'
 import type { Kept, ProviderSecret } from './provider-secret.ts'
 import { begunAt, clientsOf, succeededBy, turnedTo, withClient, withoutFormer } from './registration-changes.ts'
 import { unregister, update } from './registration.ts'
-import { attemptsIn, openRotation } from './rotation.ts'
+import { attemptsIn, openRotation, parsePending, PENDING } from './rotation.ts'
 import { random } from './seal.ts'
 import type { Secrets, SecretVersions } from './secrets.ts'
 import { staticKnowledge } from './static-client.ts'
@@ -94,15 +94,22 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     const attempt = random(9)
     const wanted = { ...task.wanted, initial_access_token: token, attempt }
     const client = await registerNoted(deps.send, task.metadata, wanted, task.notes, deps.now)
-    let isKept = false
-    try {
-      isKept = await task.secret.replace(kept, complete(place(client), task))
-    } finally {
-      const isGone = !isKept && (await unregister(deps.send, client))
-      if (isKept || isGone) await task.notes.settle(attempt)
+    const giveBack = async (): Promise<void> => {
+      if (await unregister(deps.send, client)) await task.notes.settle(attempt)
       else deps.leftBehind(task.provider, client.client_id)
     }
-    return isKept ? 'registered' : undefined
+    let isKept: boolean
+    try {
+      isKept = await task.secret.replace(kept, complete(place(client), task))
+    } catch (error) {
+      // It may have been kept all the same. Where that cannot be read, the note stays.
+      const { registration } = await task.secret.read()
+      if (registration?.current.client_id !== client.client_id) await giveBack()
+      throw error
+    }
+    if (!isKept) return void (await giveBack())
+    await task.notes.settle(attempt)
+    return 'registered'
   }
 
   /** The registration is updated at the server, or cannot be. */
@@ -162,8 +169,12 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
   const keepStatic = async (task: Task, kept: Kept): Promise<Done | undefined> => {
     const { issuer } = task.settings
     const before = kept.registration === undefined ? undefined : turnedTo(kept.registration, issuer)
-    const known = kept.known?.issuer === issuer ? kept.known.retiring : []
-    const next = staticKnowledge(task.metadata, before === undefined ? known : clientsOf(before))
+    const known = kept.known?.issuer === issuer ? kept.known : undefined
+    const next = staticKnowledge(
+      task.metadata,
+      before === undefined ? (known?.retiring ?? []) : clientsOf(before),
+      (before ?? known)?.keys,
+    )
     if (JSON.stringify(next) === JSON.stringify(kept.known)) return 'kept'
     if (!(await task.secret.replace(kept, next))) return undefined
     const others = kept.registration === undefined ? [] : [kept.registration, ...(kept.registration.former ?? [])]
@@ -188,8 +199,9 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     const before = kept.registration
     const known = before === undefined ? undefined : turnedTo(before, issuer)
     if (known === undefined) {
-      const retiring = kept.known?.issuer === issuer ? kept.known.retiring : []
-      return await registerNew(task, kept, (first) => ({ ...begunAt(before, task.metadata, first), retiring }))
+      const { retiring = [], keys } = kept.known?.issuer === issuer ? kept.known : {}
+      const more = { retiring, ...(keys !== undefined && { keys }) }
+      return await registerNew(task, kept, (first) => ({ ...begunAt(before, task.metadata, first), ...more }))
     }
     if (known === before) return await renew(task, kept, known)
     await task.secret.replace(kept, known)
@@ -215,6 +227,16 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     throw new Failure('secrets_unavailable', { detail: 'the registration is changed by others at the same time' })
   }
 
+  /** Clients of rotations that did not get to their end. */
+  const waitingIn = async (name: string): Promise<Client[]> => {
+    const labels = await deps.versions.labels(name)
+    const ids = Object.keys(labels).filter(
+      (id) => labels[id]?.includes(PENDING) || attemptsIn({ [id]: labels[id] ?? [] }).length > 0,
+    )
+    const versions = await Promise.all(ids.map((id) => deps.versions.find(name, { id })))
+    return versions.flatMap((version) => (version && parsePending(version.value)?.registration.current) ?? [])
+  }
+
   /** Our clients at an issuer (left out: at every one) are given up, each with its own credentials, where the server lets us. */
   const giveUp = async (provider: string, issuer: string | undefined): Promise<void> => {
     const name = deps.secretOf(provider)
@@ -227,7 +249,7 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
     const given = [registration, ...(registration?.former ?? [])].filter((one) => isAll || one?.issuer === issuer)
     const clients = given.flatMap((one) => (one === undefined ? [] : clientsOf(one)))
     let isGone = true
-    for (const client of [...clients, ...(isAll ? (known?.retiring ?? []) : [])]) {
+    for (const client of [...clients, ...(isAll ? [...(known?.retiring ?? []), ...(await waitingIn(name))] : [])]) {
       if (await unregister(deps.send, client)) continue
       isGone = false
       deps.leftBehind(provider, client.client_id)

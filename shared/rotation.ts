@@ -10,10 +10,15 @@ import type { SecretVersion, SecretVersions } from './secrets.ts'
  * made from, so that it only ever takes the place of that one; what is registered on the way is noted before.
  */
 
-const PENDING = 'AWSPENDING'
+/** The label of what is to become current. */
+export const PENDING = 'AWSPENDING'
 const PREVIOUS = 'AWSPREVIOUS'
 /** The beginning of the label of a note: a registration that was begun, and not yet kept. */
 const ATTEMPT = 'COATCHECK_ATTEMPT_'
+
+/** A secret has at most 20 labels: from here on attempts share one, which only an operator takes away. */
+const MOST_NOTES = 10
+const FURTHER = 'further'
 
 /** What is to become current, the version that it was made from, and the attempt that it came of. */
 export interface Pending {
@@ -112,8 +117,9 @@ export const openRotation = (
       ),
 
     async note(attempt) {
+      const noted = attemptsIn(await versions.labels(secret)).length
       const value = JSON.stringify({ attempt, token })
-      await versions.add(secret, { id: newId(), value }, `${ATTEMPT}${attempt}`)
+      await versions.add(secret, { id: newId(), value }, `${ATTEMPT}${noted < MOST_NOTES ? attempt : FURTHER}`)
     },
 
     async settle(attempt) {

@@ -1,5 +1,7 @@
 import * as z from 'zod/mini'
 import { requestedScope } from './client-metadata.ts'
+import { clientKeySchema } from './client-keys.ts'
+import type { ClientKey } from './client-keys.ts'
 import { CERTIFICATE_METHODS, clientSchema, printable } from './client.ts'
 import type { Client } from './client.ts'
 import type { Stage } from './config.ts'
@@ -34,18 +36,21 @@ const knownSchema = () =>
     metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
     static: z.literal(true),
     retiring: z.array(clientSchema()),
+    /** Of those clients, where they sign. */
+    keys: z.optional(z.array(clientKeySchema())),
   })
 
 /** What our secret of a provider holds whose client is static: the server, and clients of ours from before, while grants live under them. */
 export type StaticKnowledge = z.infer<ReturnType<typeof knownSchema>>
 
 /** What we know of the server of a static client. */
-export const staticKnowledge = (metadata: Metadata, retiring: Client[]): StaticKnowledge => ({
+export const staticKnowledge = (metadata: Metadata, retiring: Client[], keys?: ClientKey[]): StaticKnowledge => ({
   format: 1,
   issuer: metadata.issuer,
   metadata,
   static: true,
   retiring,
+  ...(keys !== undefined && { keys }),
 })
 
 /** The same from a secret's value, or undefined when it holds something else. */
@@ -102,7 +107,7 @@ const methodOf = ({ client_secret: secret, token_endpoint_auth_method: method }:
 export const staticRegistration = (
   stage: Stage,
   provider: string,
-  { format, issuer, metadata, retiring }: StaticKnowledge,
+  { format, issuer, metadata, retiring, keys }: StaticKnowledge,
   value: string | undefined,
 ): Registration => {
   const { retiring: before = [], ...current } = written(provider, value)
@@ -122,5 +127,6 @@ export const staticRegistration = (
     const redirect_uri = callbackUrl(stage, provider)
     return { ...given, token_endpoint_auth_method: method, redirect_uri, scope }
   }
-  return { format, issuer, metadata, current: asClient(current), retiring: [...before.map(asClient), ...retiring] }
+  const all = [...before.map(asClient), ...retiring]
+  return { format, issuer, metadata, current: asClient(current), retiring: all, ...(keys !== undefined && { keys }) }
 }

@@ -220,10 +220,13 @@ function apiOf(
   })
 }
 
+/** By logical id, or by what the stack calls it: CDK adds its own words and eight digits. */
 function lookUp<T>(values: ReadonlyMap<string, T>, logicalId: string): T {
   const exact = values.get(logicalId)
   if (exact !== undefined) return exact
-  const [found, ...more] = [...values].filter(([name]) => name.startsWith(logicalId)).map(([, value]) => value)
+  const begun = [...values].filter(([name]) => name.startsWith(logicalId))
+  const called = begun.filter(([name]) => /^(?:Function)?[0-9A-F]{8}$/.test(name.slice(logicalId.length)))
+  const [found, ...more] = (called.length > 0 ? called : begun).map(([, value]) => value)
   if (found === undefined || more.length > 0) {
     throw new Error(
       `${more.length > 0 ? 'Several have' : 'None has'} the logical id ${logicalId}: ${[...values.keys()].join(', ')}`,

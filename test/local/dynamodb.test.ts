@@ -221,6 +221,7 @@ describe('the gate', () => {
         action: 'dynamodb:PutItem',
         resources: [`arn:aws:dynamodb:us-east-1:000000000000:table/${TableName}`],
         input: { TableName, Item: keyOf('seen') },
+        also: [],
       },
     ])
   })

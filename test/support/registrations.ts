@@ -115,6 +115,8 @@ export const startRegistrations = async () => {
   return {
     versions,
     secret,
+    /** What flows get where the stage has these settings. */
+    deps,
     /** How many calls the last deploy made, of Secrets Manager and of authorization servers. */
     callCount: () => count,
     /** Every call of an authorization server so far, but those of discovery. */
