@@ -107,7 +107,10 @@ export const createRegistrations = (deps: RegistrationsDeps) => {
       if (registration?.current.client_id !== client.client_id) await giveBack()
       throw error
     }
-    if (!isKept) return void (await giveBack())
+    if (!isKept) {
+      await giveBack()
+      return undefined
+    }
     await task.notes.settle(attempt)
     return 'registered'
   }
