@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startPeople } from '../support/people.ts'
 import { openRotations } from '../support/rotation.ts'
-import { signIn } from '../support/sign-in.ts'
 import { startStrictStack } from '../support/stacks.ts'
-import type { Browser } from '../support/user-agent.ts'
 
 /** Credentials rotate again and again, with kills, while people sign in, call and renew. Nobody notices. */
 
@@ -26,49 +25,8 @@ afterAll(async () => {
   await stack.close()
 })
 
-/** People who sign in and call, as fast as they can, until they are stopped; and what did not work for them. */
-const startPeople = () => {
-  const tabs: Browser[] = []
-  const failed: string[] = []
-  const stop = new AbortController()
-  let turn = 0
-  const call = async (tab: Browser | undefined): Promise<void> => {
-    const reply = await tab?.fetch('/api/demo/whoami')
-    if (reply !== undefined && reply.status !== 200) failed.push(`call ${reply.status} ${reply.text}`)
-  }
-  const begin = async (): Promise<void> => {
-    const tab = stack.newBrowser()
-    try {
-      await signIn(tab, { user: 'ada' })
-      tabs.push(tab)
-    } catch (error) {
-      failed.push(`sign-in ${error instanceof Error ? error.message : String(error)}`)
-    }
-  }
-  const repeat = async (run: () => Promise<void>): Promise<void> => {
-    while (!stop.signal.aborted) await run()
-  }
-  const running = [
-    repeat(begin),
-    repeat(async () => {
-      turn += 1
-      await (tabs.length === 0 ? begin() : call(tabs[turn % tabs.length]))
-    }),
-    repeat(async () => await (tabs.length === 0 ? begin() : call(tabs[0]))),
-  ]
-  return {
-    tabs,
-    failed,
-    call,
-    stop: async (): Promise<void> => {
-      stop.abort()
-      await Promise.all(running)
-    },
-  }
-}
-
 test(`${wanted} rotations, half of them killed: no request fails and no session is lost`, async () => {
-  const people = startPeople()
+  const people = startPeople(stack)
   const used = new Set<string>()
   for (let rotation = 0; rotation < wanted; rotation += 1) {
     const token = await rotations.begin()
