@@ -1,7 +1,10 @@
+import { randomUUID } from 'node:crypto'
+import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT, type CryptoKey, type JWK, type JWTPayload } from 'jose'
 import * as oauth from 'oauth4webapi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startStrictAuthorizationServer, type StrictAuthorizationServer } from './authorization-server.ts'
 import { lost, refused, sentBackWith, webPage } from './faults.ts'
+import { json, startRecordingServer } from './server.ts'
 
 const insecure = { [oauth.allowInsecureRequests]: true }
 const redirectUri = 'http://localhost:8080/bff/callback/demo'
@@ -205,4 +208,122 @@ describe('the strict authorization server', () => {
       await expect(check()).rejects.toThrow(/JWT|signature|algorithm|key|JWS/i)
     },
   )
+})
+
+describe('a client that signs who it is', () => {
+  const sets = { calls: 0 }
+  let signing: StrictAuthorizationServer
+  let publisher: Awaited<ReturnType<typeof startRecordingServer>>
+  let id = ''
+  let key: CryptoKey
+  let published: JWK[] = []
+
+  const newKey = async (kid: string): Promise<CryptoKey> => {
+    const { publicKey, privateKey } = await generateKeyPair('ES256')
+    published = [...published, { ...(await exportJWK(publicKey)), kid, alg: 'ES256' }]
+    return privateKey
+  }
+  const algorithm = { token_endpoint_auth_signing_alg: 'ES256' }
+  const register = (more: object) =>
+    fetch(`${signing.issuer}/register`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ redirect_uris: [redirectUri], token_endpoint_auth_method: 'private_key_jwt', ...more }),
+    })
+  beforeAll(async () => {
+    signing = await startStrictAuthorizationServer({ authMethods: ['private_key_jwt'] })
+    key = await newKey('k1')
+    publisher = await startRecordingServer(
+      () => 'keys',
+      () => {
+        sets.calls += 1
+        return json(200, { keys: published })
+      },
+    )
+    const registered = await membersOf(await register({ jwks_uri: publisher.url, ...algorithm }))
+    id = String(registered['client_id'])
+  })
+  afterAll(async () => {
+    await signing.close()
+    await publisher.close()
+  })
+
+  const claimsOf = (change: Record<string, unknown>): JWTPayload => {
+    const iat = Math.floor(Date.now() / 1_000)
+    return { iss: id, sub: id, aud: signing.issuer, jti: randomUUID(), iat, exp: iat + 60, ...change }
+  }
+  const assertionOf = (
+    change: Record<string, unknown> = {},
+    header: { alg: string; kid: string } = { alg: 'ES256', kid: 'k1' },
+  ) => new SignJWT(claimsOf(change)).setProtectedHeader(header).sign(key)
+  /** What the server says to a code that nobody was given: a client that it believes hears of the code. */
+  const present = async (
+    assertion: string,
+    change: Record<string, string> = {},
+    headers: Record<string, string> = {},
+  ) => {
+    const body = new URLSearchParams({
+      grant_type: 'authorization_code',
+      code: 'none',
+      redirect_uri: redirectUri,
+      code_verifier: verifier,
+      client_id: id,
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+      client_assertion: assertion,
+      ...change,
+    })
+    return await errorOf(await fetch(`${signing.issuer}/token`, { method: 'POST', body, headers }))
+  }
+
+  test('registers only with where its keys are and how it signs, and gets no secret', async () => {
+    expect((await register(algorithm)).status).toBe(400)
+    expect((await register({ jwks_uri: publisher.url })).status).toBe(400)
+    expect(signing.clients().map((known) => [known.client_id, known.client_secret])).toEqual([[id, undefined]])
+  })
+
+  test('is believed, once for each assertion', async () => {
+    const assertion = await assertionOf()
+    expect([await present(assertion), await present(assertion)]).toEqual(['invalid_grant', 'invalid_client'])
+  })
+
+  test.each<[string, Record<string, unknown>]>([
+    ['of another issuer', { iss: 'c:other' }],
+    ['of another subject', { sub: 'c:other' }],
+    ['for another audience', { aud: 'https://other.example' }],
+    ['for several audiences', { aud: ['https://other.example', 'https://as.example'] }],
+    ['that has ended', { exp: 1 }],
+    ['without an end', { exp: undefined }],
+    ['that does not end for long', { exp: 9_999_999_999 }],
+    ['without an id', { jti: undefined }],
+  ])('is not believed with an assertion %s', async (_, change) => {
+    expect(await present(await assertionOf(change))).toBe('invalid_client')
+  })
+
+  test('is not believed with another algorithm, signature, type, or with two proofs', async () => {
+    const none = new UnsecuredJWT(claimsOf({})).encode()
+    const mac = await new SignJWT(claimsOf({})).setProtectedHeader({ alg: 'HS256', kid: 'k1' }).sign(new Uint8Array(32))
+    const [head = '', body = '', signature = ''] = (await assertionOf()).split('.')
+    const forged = `${head}.${body}.${signature.replace(/^./, (first) => (first === 'A' ? 'B' : 'A'))}`
+    const said = [
+      await present(none),
+      await present(mac),
+      await present(forged),
+      await present('no assertion'),
+      await present(await assertionOf(), { client_assertion_type: 'urn:other' }),
+      await present(await assertionOf(), { client_secret: 'x' }),
+      await present(await assertionOf(), {}, { Authorization: `Basic ${Buffer.from('a:b').toString('base64')}` }),
+    ]
+    expect(said).toEqual(said.map(() => 'invalid_client'))
+  })
+
+  test('is not believed with a key that is not in the set that the server keeps, however new', async () => {
+    const before = sets.calls
+    key = await newKey('k2')
+    const header = { alg: 'ES256', kid: 'k2' }
+    expect(await present(await assertionOf({}, header))).toBe('invalid_client')
+    expect(sets.calls).toBe(before)
+    signing.keySets.forget()
+    expect(await present(await assertionOf({}, header))).toBe('invalid_grant')
+    expect(signing.keySets.fetched).toEqual([['k1'], ['k1', 'k2']])
+  })
 })

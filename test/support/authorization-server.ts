@@ -54,10 +54,14 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
 
   const grantTypes = ['authorization_code', 'refresh_token', ...(options.exchange ? [exchangeType] : [])]
 
+  const authMethods = options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none']
+  const signs = authMethods.includes('private_key_jwt')
+  const credentials = ['client_id', 'client_secret', ...(signs ? ['client_assertion', 'client_assertion_type'] : [])]
+
   const clients = createClients({
     grantTypes,
     initialAccessToken: options.initialAccessToken,
-    authMethods: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    authMethods,
     scopes,
     clientSecretSeconds: options.clientSecretSeconds ?? 0,
     nowMs,
@@ -97,7 +101,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     response_modes_supported: ['query'],
     grant_types_supported: grantTypes,
     code_challenge_methods_supported: ['S256'],
-    token_endpoint_auth_methods_supported: options.authMethods ?? ['client_secret_basic', 'client_secret_post', 'none'],
+    token_endpoint_auth_methods_supported: authMethods,
+    ...(signs ? { token_endpoint_auth_signing_alg_values_supported: ['ES256'] } : {}),
     ...(options.backchannelLogout ? { backchannel_logout_supported: true } : {}),
     ...(iss ? { authorization_response_iss_parameter_supported: true } : {}),
   })
@@ -134,11 +139,11 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     return once
   }
 
-  const push = (request: Received): Answer => {
+  const push = async (request: Received, issuer: string): Promise<Answer> => {
     const body = Buffer.from(joined(new URLSearchParams(request.body.toString('utf8'))).toString())
-    const form = formOf({ ...request, body }, [...authorizationParameters, 'client_secret'])
-    const { client_id: id } = clients.authenticate(request, form)
-    form.delete('client_secret')
+    const form = formOf({ ...request, body }, [...new Set([...authorizationParameters, ...credentials])])
+    const { client_id: id } = await clients.authenticate(request, form, issuer)
+    for (const name of credentials) form.delete(name)
     form.set('client_id', id)
     const error = fault(requester(form), form)
     if (error !== undefined) refuse(error, 'as a pushed authorization request')
@@ -179,8 +184,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     return { status: 302, headers: { Location: back.href, 'Cache-Control': 'no-store' } }
   }
 
-  const token = (request: Received, issuer: string): Answer | Promise<Answer> => {
-    const own = ['grant_type', 'client_id', 'client_secret', ...(resources.length > 0 ? ['resource'] : [])]
+  const token = async (request: Received, issuer: string): Promise<Answer> => {
+    const own = ['grant_type', ...credentials, ...(resources.length > 0 ? ['resource'] : [])]
     const type = new URLSearchParams(request.body.toString('utf8')).get('grant_type')
     const redeems = type === 'authorization_code'
     const exchanges = options.exchange === true && type === exchangeType
@@ -190,15 +195,15 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
         ? ['code', 'redirect_uri', 'code_verifier']
         : ['refresh_token']
     const form = formOf(request, [...own, ...known])
-    const client = clients.authenticate(request, form)
+    const client = await clients.authenticate(request, form, issuer)
     if (!client.grant_types.includes(type ?? '')) refuse('unauthorized_client', 'not a grant type of this client')
     if (exchanges) return grants.exchange(form, client)
     return redeems ? grants.redeem(issuer, form, client) : grants.refresh(issuer, form, client)
   }
 
-  const revoke = (request: Received): Answer => {
-    const form = formOf(request, ['token', 'token_type_hint', 'client_id', 'client_secret'])
-    const { client_id: id } = clients.authenticate(request, form)
+  const revoke = async (request: Received, issuer: string): Promise<Answer> => {
+    const form = formOf(request, ['token', 'token_type_hint', ...credentials])
+    const { client_id: id } = await clients.authenticate(request, form, issuer)
     grants.revoke(form.get('token') ?? refuse('invalid_request', 'no token'), id)
     return { status: 200 }
   }
@@ -238,13 +243,13 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
       case 'client':
         return clients.manage(request, decodeURIComponent(path.slice('/register/'.length)))
       case 'par':
-        return push(request)
+        return push(request, issuer)
       case 'authorize':
         return authorize(request, issuer)
       case 'token':
         return token(request, issuer)
       case 'revoke':
-        return revoke(request)
+        return revoke(request, issuer)
       case 'userinfo':
         return userinfo(request)
       case 'end_session':
@@ -278,6 +283,8 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     settings,
     /** The clients that are registered now. */
     clients: clients.all,
+    /** The key sets of clients that sign who they are. */
+    keySets: clients.keySets,
     /** Every code, token and credential that was ever given away, to search logs, replies and items for. */
     secrets: secrets as readonly string[],
     grants: grants.all,

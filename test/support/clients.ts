@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { createAssertions } from './assertions.ts'
 import { bearer, refuse } from './oauth-request.ts'
 import { json, type Answer, type Received } from './server.ts'
 
@@ -28,6 +29,8 @@ export type RegistrationRules = {
   issued: (secret: string) => string
 }
 
+const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
+
 const random = (): string => randomBytes(18).toString('base64url')
 
 /** RFC 6749 §2.3.1: both halves are form-encoded before they are joined. */
@@ -36,10 +39,11 @@ const formDecode = (text: string): string => {
   return decodeURIComponent(text.replaceAll('+', ' '))
 }
 
-/** Registers, manages and authenticates clients (RFC 7591, RFC 7592, RFC 6749 §2.3). */
+/** Registers, manages and authenticates clients (RFC 7591, RFC 7592, RFC 6749 §2.3, RFC 7523). */
 export const createClients = (rules: RegistrationRules) => {
   const clients = new Map<string, Client>()
   const seconds = () => Math.floor(rules.nowMs() / 1000)
+  const assertions = createAssertions(rules)
 
   const list = (members: Record<string, unknown>, name: string, allowed: readonly string[] | RegExp): string[] => {
     const value = members[name]
@@ -53,6 +57,10 @@ export const createClients = (rules: RegistrationRules) => {
     const { token_endpoint_auth_method: method = 'client_secret_basic' } = members
     if (typeof method !== 'string' || !rules.authMethods.includes(method)) {
       return refuse('invalid_client_metadata', 'this authentication method is not supported')
+    }
+    if (method === 'private_key_jwt') {
+      if (typeof members['jwks_uri'] !== 'string') refuse('invalid_client_metadata', 'jwks_uri is missing')
+      if (members['token_endpoint_auth_signing_alg'] !== 'ES256') refuse('invalid_client_metadata', 'only ES256')
     }
     const scope = members['scope'] ?? rules.scopes.join(' ')
     if (typeof scope !== 'string' || scope.split(' ').some((word) => !rules.scopes.includes(word))) {
@@ -89,7 +97,7 @@ export const createClients = (rules: RegistrationRules) => {
       ...members,
       client_id: id,
       client_id_issued_at: seconds(),
-      ...(members.token_endpoint_auth_method === 'none'
+      ...(['none', 'private_key_jwt'].includes(members.token_endpoint_auth_method)
         ? {}
         : { client_secret: secret, client_secret_expires_at: ends }),
       registration_access_token: rules.issued(`rat-${random()}`),
@@ -139,11 +147,13 @@ export const createClients = (rules: RegistrationRules) => {
   }
 
   /** The client that a request authenticates as, by exactly the method that is registered for it. */
-  const authenticate = (request: Received, form: Map<string, string>): Client => {
+  const authenticate = async (request: Received, form: Map<string, string>, issuer: string): Promise<Client> => {
     const [, encoded] = /^Basic ([\w+/]+={0,2})$/.exec(request.headers.authorization ?? '') ?? []
     const pair = encoded === undefined ? undefined : Buffer.from(encoded, 'base64').toString('latin1').split(':')
     const [id, secret] = pair ? pair.map(formDecode) : [form.get('client_id'), form.get('client_secret')]
-    const used = pair ? 'client_secret_basic' : secret === undefined ? 'none' : 'client_secret_post'
+    const [assertion, assertionType] = [form.get('client_assertion'), form.get('client_assertion_type')]
+    const without = assertion === undefined ? 'none' : 'private_key_jwt'
+    const used = pair ? 'client_secret_basic' : secret === undefined ? without : 'client_secret_post'
     const client = clients.get(id ?? '')
     const challenge = { 'WWW-Authenticate': 'Basic realm="strict"' }
     const fail = (why: string) => refuse('invalid_client', why, 401, challenge)
@@ -152,6 +162,13 @@ export const createClients = (rules: RegistrationRules) => {
     if (pair && (pair.length !== 2 || form.has('client_secret'))) fail('more than one authentication')
     if (pair && (form.get('client_id') ?? id) !== id) fail('two client identifiers')
     if (used !== client.token_endpoint_auth_method) fail(`${used} is not how this client authenticates`)
+    if ((secret !== undefined || pair) && (assertion ?? assertionType) !== undefined)
+      fail('more than one authentication')
+    if (used === 'private_key_jwt') {
+      if (assertionType !== ASSERTION_TYPE) fail('another type of assertion')
+      await assertions.check(assertion ?? '', client, issuer)
+      return client
+    }
     if (used !== 'none' && secret !== client.client_secret) fail('wrong secret')
     const ends = Number(client['client_secret_expires_at'] ?? 0)
     if (ends !== 0 && ends <= seconds()) fail('the secret has expired')
@@ -162,6 +179,8 @@ export const createClients = (rules: RegistrationRules) => {
     register,
     manage,
     authenticate,
+    /** The key sets of clients that sign, as the server keeps them. */
+    keySets: { fetched: assertions.fetched, forget: assertions.forget },
     find: (id: string | undefined): Client | undefined => clients.get(id ?? ''),
     all: (): Client[] => [...clients.values()],
   }

@@ -16,7 +16,7 @@ export type StoredClient = { client_id: string; client_secret?: string; retired_
 export type Stored = {
   current: StoredClient
   retiring: StoredClient[]
-  keys?: { kid: string }[]
+  keys?: { kid: string; created_at: number }[]
   [member: string]: unknown
 }
 
