@@ -102,10 +102,10 @@ const nobodyNotices = async (): Promise<void> => {
 }
 
 const expected = `
-  DescribeSecret, GetSecretValue, GetSecretValue, PutSecretValue, registers a client, PutSecretValue, DescribeSecret,
-  UpdateSecretVersionStage,
+  DescribeSecret, GetSecretValue, GetSecretValue, DescribeSecret, PutSecretValue, registers a client, PutSecretValue,
+  DescribeSecret, UpdateSecretVersionStage,
   DescribeSecret, GetSecretValue, GetSecretValue,
-  GetSecretValue, tries the client,
+  GetSecretValue, GetSecretValue, tries the client,
   DescribeSecret, GetSecretValue, GetSecretValue, UpdateSecretVersionStage`
   .split(',')
   .map((name) => name.trim())
