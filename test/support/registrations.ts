@@ -32,24 +32,35 @@ export type Between = {
   versions?: Partial<SecretVersions>
 }
 
+/** What a call of the authorization server is for. */
+const purposeOf = (method: string, { pathname }: URL): string => {
+  if (pathname.includes('/.well-known/')) return 'discovery'
+  const does: Record<string, string> = {
+    POST: 'registers a client',
+    PUT: 'updates the client',
+    DELETE: 'deletes a client',
+  }
+  return does[method] ?? 'reads the client'
+}
+
 /**
  * The registrations of a stage whose one provider, `demo`, changes as the test says: the flow of the custom resource runs here, with a
  * Secrets Manager and whatever authorization server the settings name, and CloudFormation's part is the test's.
  */
 export const startRegistrations = async () => {
   let death: Between['dies']
-  let count = 0
+  let names: string[] = []
   /** The next call: whether it is made, and whether its answer arrives. */
-  const fate = (): { isMade: boolean; isAnswered: boolean } => {
-    count += 1
-    if (death === undefined || count < death.at) return { isMade: true, isAnswered: true }
-    const isFirst = count === death.at
+  const fate = (name: string): { isMade: boolean; isAnswered: boolean } => {
+    names.push(name)
+    if (death === undefined || names.length < death.at) return { isMade: true, isAnswered: true }
+    const isFirst = names.length === death.at
     if (death.when === 'lost') return { isMade: true, isAnswered: !isFirst }
     return { isMade: isFirst && death.when === 'after', isAnswered: false }
   }
   const secretsManager = await startSecretsManager({
-    gate: () => {
-      const { isMade, isAnswered } = fate()
+    gate: ({ action }) => {
+      const { isMade, isAnswered } = fate(action.replace('secretsmanager:', ''))
       if (!isMade) throw dropConnection
       if (!isAnswered) throw loseReply
       return undefined
@@ -80,7 +91,7 @@ export const startRegistrations = async () => {
     secretOf: (provider: string) => (provider === 'demo' ? secret : undefined),
     send: (async (request) => {
       const { method, url, headers } = request
-      const { isMade, isAnswered } = fate()
+      const { isMade, isAnswered } = fate(purposeOf(method, url))
       if (!isMade) throw new Error('dead')
       calls.push({ method, url: url.href, authorization: headers['authorization'] })
       const reply = await (between.send === undefined ? direct(request) : between.send(request, direct))
@@ -100,7 +111,7 @@ export const startRegistrations = async () => {
   const deploy = async (settings: ProviderSettings, between?: Between): Promise<string> => {
     const before = resource
     death = between?.dies
-    count = 0
+    names = []
     const outcome = await register(deps(settings, between))({
       type: before === undefined ? 'Create' : 'Update',
       requestId: randomUUID(),
@@ -117,8 +128,8 @@ export const startRegistrations = async () => {
     secret,
     /** What flows get where the stage has these settings. */
     deps,
-    /** How many calls the last deploy made, of Secrets Manager and of authorization servers. */
-    callCount: () => count,
+    /** The calls that the last deploy made, of Secrets Manager and of authorization servers. */
+    callNames: (): readonly string[] => names,
     /** Every call of an authorization server so far, but those of discovery. */
     calls: () => calls.filter(({ url }) => !url.includes('/.well-known/')),
     forgetCalls: () => void calls.splice(0),
