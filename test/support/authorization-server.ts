@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { createClients, type Client } from './clients.ts'
 import { createGrants, type GrantSettings } from './grants.ts'
-import { bearer, formOf, parametersOf, refuse, Refusal } from './oauth-request.ts'
+import { bearer, formOf, joined, parametersOf, refuse, Refusal } from './oauth-request.ts'
 import type { StrictOptions } from './strict-options.ts'
 import { json, startRecordingServer, type Answer, type Received } from './server.ts'
 
@@ -128,15 +128,6 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
       refuse('invalid_request', 'not a registered redirect URI')
     }
     return client
-  }
-
-  /** The one parameter that may come several times (RFC 8707 section 2) as one value, with spaces between. */
-  const joined = (query: URLSearchParams): URLSearchParams => {
-    const asked = query.getAll('resource')
-    if (asked.length < 2 || new Set(asked).size < asked.length) return query
-    const once = new URLSearchParams(query)
-    once.set('resource', asked.join(' '))
-    return once
   }
 
   const push = async (request: Received, issuer: string): Promise<Answer> => {

@@ -39,3 +39,12 @@ export const formOf = (request: Received, known: readonly string[]): Map<string,
   }
   return parametersOf(new URLSearchParams(request.body.toString('utf8')), known)
 }
+
+/** The one parameter that may come several times (RFC 8707 section 2) as one value, with spaces between. */
+export const joined = (query: URLSearchParams): URLSearchParams => {
+  const asked = query.getAll('resource')
+  if (asked.length < 2 || new Set(asked).size < asked.length) return query
+  const once = new URLSearchParams(query)
+  once.set('resource', asked.join(' '))
+  return once
+}
