@@ -1,14 +1,17 @@
 import { registrationRequest } from '../shared/client-metadata.ts'
 import { newClientKey } from '../shared/client-keys.ts'
 import type { ClientKey } from '../shared/client-keys.ts'
-import type { Client } from '../shared/client.ts'
 import type { Stage } from '../shared/config.ts'
 import type { Registration } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Send } from '../shared/http.ts'
+import { isInPlace, readAgain, renewInPlace, takeUpInPlace } from '../shared/in-place.ts'
 import { initialAccessToken } from '../shared/initial-access-token.ts'
 import { registerNoted } from '../shared/noted-registration.ts'
 import { probe } from '../shared/probe.ts'
+import { createProviderSecret } from '../shared/provider-secret.ts'
+import type { ProviderSecret } from '../shared/provider-secret.ts'
+import { clientsOf } from '../shared/registration-changes.ts'
 import { unregister } from '../shared/registration.ts'
 import { openRotation } from '../shared/rotation.ts'
 import type { Pending, Rotation } from '../shared/rotation.ts'
@@ -17,7 +20,7 @@ import type { Secrets, SecretVersions } from '../shared/secrets.ts'
 import { rotationEdge } from './edge.ts'
 import type { RotationEvent } from './edge.ts'
 import { audit } from './report.ts'
-import { providerOfSecret, secrets, secretVersions, sendOnce, stage } from './runtime.ts'
+import { now, pause, providerOfSecret, secrets, secretVersions, sendOnce, stage } from './runtime.ts'
 
 interface Deps {
   stage: Stage
@@ -44,16 +47,19 @@ const nextKeys = ([signing, next]: readonly ClientKey[], fresh: ClientKey): Clie
   return next === undefined ? [signing, fresh] : [next, fresh, signing]
 }
 
-const clientsOf = ({ current, retiring }: Registration): Client[] => [current, ...retiring]
-
 const failed = (detail: string): Failure => new Failure('rotation_failed', { detail })
 
 /**
  * The rotation of a provider's credentials, step by step: a second client takes the place of the first, which stays for the grants that
- * were made under it. Each step may be repeated, after a crash too.
+ * were made under it; or the first gets other credentials, where the server has no place for a second. Each step may be repeated, after a crash too.
  * @see AWS Secrets Manager user guide, "Lambda rotation functions"; RFC 7591 section 3
  */
 export const rotate = (deps: Deps) => {
+  const timeoutMs = deps.stage.renewal.authorization_server_timeout_seconds * 1_000
+
+  const rotated = (provider: string, { retiring }: Registration): void =>
+    audit('rotate', 'credentials_rotated', { provider, retiring: retiring.length })
+
   /** The client waits; a process that was faster has one waiting already, and ours is given back. */
   const keep = async (rotation: Rotation, pending: Pending, attempt: string): Promise<void> => {
     const client = pending.registration.current
@@ -68,10 +74,27 @@ export const rotate = (deps: Deps) => {
     if (kept || (await unregister(deps.send, client))) await rotation.settle(attempt)
   }
 
+  /** Our client has other credentials, and they are current: the steps after this find nothing to do. */
+  const renew = async (
+    rotation: Rotation,
+    secret: ProviderSecret,
+    provider: string,
+    registration: Registration,
+    settings: Stage['providers'][string],
+  ): Promise<void> => {
+    if (registration.current.client_secret === undefined) {
+      await rotation.abandon(undefined)
+      throw failed('the client has no secret that could be renewed in place')
+    }
+    await renewInPlace({ ...deps, secret, rotation }, registrationRequest(deps.stage, provider, settings, undefined))
+    rotated(provider, registration)
+  }
+
   /** What comes next is made, and kept before anything else: a second client, or where our client has no secret, a further key. */
-  const createSecret = async (rotation: Rotation, provider: string): Promise<void> => {
+  const createSecret = async (rotation: Rotation, provider: string, secret: ProviderSecret): Promise<void> => {
     const waiting = await rotation.pending()
     if (waiting !== undefined) {
+      if (isInPlace(waiting)) return await takeUp(rotation, provider, secret, waiting)
       if (waiting.attempt !== undefined) await rotation.settle(waiting.attempt)
       return
     }
@@ -95,6 +118,7 @@ export const rotate = (deps: Deps) => {
       await rotation.abandon(undefined)
       throw failed('the stage names another issuer than the registration is of; a deploy registers there')
     }
+    if (settings.rotation.mode === 'in-place') return await renew(rotation, secret, provider, registration, settings)
     const token = await initialAccessToken(deps.secrets, settings)
     const attempt = random(9)
     const wanted = { ...registrationRequest(deps.stage, provider, settings, token), attempt }
@@ -105,8 +129,8 @@ export const rotate = (deps: Deps) => {
 
   /** What waits must not become current: its client is given back, and the rotation is over. */
   const giveUp = async (rotation: Rotation, { registration, attempt }: Pending, why: string): Promise<never> => {
-    const { registration: now } = await rotation.current()
-    const isKnown = clientsOf(now).some((client) => client.client_id === registration.current.client_id)
+    const { registration: known } = await rotation.current()
+    const isKnown = clientsOf(known).some((client) => client.client_id === registration.current.client_id)
     const isGone = isKnown || (await unregister(deps.send, registration.current))
     await rotation.abandon(isGone ? undefined : attempt)
     throw failed(`${why}; what was new is given back, and what was there goes on`)
@@ -118,18 +142,33 @@ export const rotate = (deps: Deps) => {
     return pending
   }
 
+  /** What an update of before brought is current, whatever has become of the stage since. */
+  const takeUp = async (
+    rotation: Rotation,
+    provider: string,
+    secret: ProviderSecret,
+    pending: Pending,
+  ): Promise<void> => {
+    if (await takeUpInPlace({ ...deps, secret, rotation }, pending, timeoutMs)) {
+      return rotated(provider, pending.registration)
+    }
+    await rotation.abandon(undefined)
+    throw failed('the registration was changed by a deploy since; the credentials that the server takes are kept')
+  }
+
   /** Both clients are of the issuer that the stage names (RFC 9700 section 4.4). There is nothing to set: the server made the credentials. */
   const setSecret = async (rotation: Rotation, provider: string): Promise<void> => {
     const pending = await waitingIn(rotation)
     const { registration } = await rotation.current()
     const issuers = new Set([pending, { registration }].map((one) => one.registration.issuer))
+    // What came of an update is current already, or becomes it.
+    if (isInPlace(pending)) return
     if (issuers.size > 1 || !issuers.has(deps.stage.providers[provider]?.issuer ?? ''))
       await giveUp(rotation, pending, 'the stage names another issuer since')
   }
 
   /** Whether the server takes what waits; where its answer is of no known kind, it has to be the one to what is current. */
   const isTaken = async (waiting: Registration, inUse: Registration): Promise<boolean> => {
-    const timeoutMs = deps.stage.renewal.authorization_server_timeout_seconds * 1_000
     const ask = ({ metadata, current, keys = [] }: Registration) =>
       probe({ send: deps.send, timeoutMs, now: deps.now }, { metadata, client: current, keys })
     for (const pauseMs of PROBE_PAUSES_MS) {
@@ -142,36 +181,45 @@ export const rotate = (deps: Deps) => {
   }
 
   /** The server takes the new client. AWS tries this step alone too, on a version that holds nothing of ours. */
-  const testSecret = async (rotation: Rotation): Promise<void> => {
+  const testSecret = async (rotation: Rotation, secret: ProviderSecret): Promise<void> => {
     const pending = await rotation.pending()
     if (pending === undefined) return
     const { registration } = await rotation.current()
+    if (isInPlace(pending)) {
+      if (await isTaken(registration, registration)) return
+      await readAgain({ ...deps, secret }, registration)
+      const { registration: shown } = await rotation.current()
+      if (await isTaken(shown, shown)) return
+      throw failed('the server does not take the credentials that it issued; a repair registers a new client')
+    }
     if (!(await isTaken(pending.registration, registration)))
       await giveUp(rotation, pending, 'the server does not take the client that it registered')
   }
 
   /** The new client is what logins begin with from now on. */
-  const finishSecret = async (rotation: Rotation, provider: string): Promise<void> => {
+  const finishSecret = async (rotation: Rotation, provider: string, secret: ProviderSecret): Promise<void> => {
     const pending = await waitingIn(rotation)
+    if (isInPlace(pending)) return await takeUp(rotation, provider, secret, pending)
     if (!(await rotation.promote(pending)))
       await giveUp(rotation, pending, 'the registration was changed by a deploy since')
-    audit('rotate', 'credentials_rotated', { provider, retiring: pending.registration.retiring.length })
+    rotated(provider, pending.registration)
   }
 
-  return async ({ Step: step, SecretId: secret, ClientRequestToken: token }: RotationEvent): Promise<void> => {
-    const provider = deps.providerOf(secret)
+  return async ({ Step: step, SecretId: name, ClientRequestToken: token }: RotationEvent): Promise<void> => {
+    const provider = deps.providerOf(name)
     if (provider === undefined) throw failed('the secret is of no provider of this stage')
-    const rotation = openRotation(deps.versions, secret, token, () => random(24))
-    const name = step.replace('_s', 'S')
-    if (name === 'testSecret') return await testSecret(rotation)
+    const rotation = openRotation(deps.versions, name, token, () => random(24))
+    const secret = createProviderSecret(deps.versions, name)
+    const asked = step.replace('_s', 'S')
+    if (asked === 'testSecret') return await testSecret(rotation, secret)
     if (!(await rotation.isOpen())) return
-    switch (name) {
+    switch (asked) {
       case 'createSecret':
-        return await createSecret(rotation, provider)
+        return await createSecret(rotation, provider, secret)
       case 'setSecret':
         return await setSecret(rotation, provider)
       case 'finishSecret':
-        return await finishSecret(rotation, provider)
+        return await finishSecret(rotation, provider, secret)
       default:
         throw failed('a step that is none of createSecret, setSecret, testSecret and finishSecret')
     }
@@ -185,7 +233,7 @@ export const handler = rotationEdge('rotate', (event) =>
     versions: secretVersions(),
     providerOf: providerOfSecret,
     send: sendOnce(),
-    now: () => Date.now(),
-    pause: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    now,
+    pause,
   })(event),
 )

@@ -36,6 +36,10 @@ const once = <T>(build: () => T): (() => T) => {
 /** Milliseconds since the epoch. */
 export const now = (): number => Date.now()
 
+/** Resolves when that time has passed. */
+export const pause = (milliseconds: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, milliseconds))
+
 const variable = (name: string): string => {
   const value = process.env[name]
   if (value === undefined || value === '') throw new Failure('internal', { detail: `the environment lacks ${name}` })
@@ -132,6 +136,7 @@ export const authorizationServer = /* @__PURE__ */ once(() => {
     oauth: createOAuth({ send: sendOnce(), timeoutMs, now }),
     readAccount: readAccount(),
     now,
+    pause,
   })
 })
 

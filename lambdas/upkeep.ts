@@ -3,6 +3,7 @@ import type { Stage } from '../shared/config.ts'
 import type { Registration } from '../shared/credentials.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Send } from '../shared/http.ts'
+import { isInPlace, takeUpInPlace } from '../shared/in-place.ts'
 import { createProviderSecret } from '../shared/provider-secret.ts'
 import { unregister } from '../shared/registration.ts'
 import { isDue, isOver, isOverdue, retired } from '../shared/retirement.ts'
@@ -28,6 +29,7 @@ const DAY_SECONDS = 86_400
  * @see RFC 7591 section 3.2.1 (client_secret_expires_at), RFC 7592 section 2.3
  */
 export const upkeep = (deps: Deps) => {
+  const timeoutMs = deps.stage.renewal.authorization_server_timeout_seconds * 1_000
   const nowSeconds = (): number => Math.floor(deps.now() / 1_000)
 
   /** Whether the client is gone, or will never be by our doing. */
@@ -74,8 +76,15 @@ export const upkeep = (deps: Deps) => {
       if (!names.includes(PENDING)) continue
       const version = await deps.versions.find(secret, { id })
       const pending = version === undefined ? undefined : parsePending(version.value)
+      const rotation = openRotation(deps.versions, secret, id, () => id)
+      const ours = createProviderSecret(deps.versions, secret)
+      if (pending !== undefined && isInPlace(pending)) {
+        await takeUpInPlace({ ...deps, secret: ours, rotation }, pending, timeoutMs)
+        await rotation.abandon(undefined)
+        continue
+      }
       const isGone = pending === undefined || (await unregister(deps.send, pending.registration.current))
-      await openRotation(deps.versions, secret, id, () => id).abandon(isGone ? undefined : pending.attempt)
+      await rotation.abandon(isGone ? undefined : pending.attempt)
     }
   }
 

@@ -71,6 +71,9 @@ export interface AuthorizationServer extends GrantWire {
   logoutUrl(provider: string, state: string): Promise<string | undefined>
 }
 
+/** How long it is waited before credentials that are renewed in place are read again; milliseconds. A lease leaves time for that. */
+const REREAD_PAUSES_MS = [0, 300, 1_000]
+
 const PROMPTS = new Set(['login', 'consent', 'select_account', 'none'])
 
 const scopesOf = (scope: string | undefined): string[] => scope?.split(' ') ?? []
@@ -82,12 +85,14 @@ export const createAuthorizationServer = ({
   oauth,
   readAccount,
   now,
+  pause,
 }: {
   stage: Stage
   credentials: Credentials
   oauth: OAuth
   readAccount: ReadAccount
   now: () => number
+  pause: (milliseconds: number) => Promise<void>
 }): AuthorizationServer => {
   const peerOf = (registration: Registration, provider: string, clientId: string): Peer => {
     const client = [registration.current, ...registration.retiring].find((one) => one.client_id === clientId)
@@ -96,15 +101,21 @@ export const createAuthorizationServer = ({
     return { metadata: registration.metadata, client, keys: registration.keys ?? [] }
   }
 
-  /** Runs with the client that the login or grant was made under; credentials that were just replaced are read again, once. */
+  /** Runs with the client that the login or grant was made under. Credentials that were replaced are read again: once, or in place a few times. */
   const withClient = async <T>(provider: string, clientId: string, run: (peer: Peer) => Promise<T>): Promise<T> => {
-    const known = await credentials.of(provider)
-    try {
-      return await run(peerOf(known, provider, clientId))
-    } catch (error) {
-      if (!(error instanceof Failure && error.reason === 'client_rejected')) throw error
-      return await run(peerOf(await credentials.again(provider, known), provider, clientId))
+    const isInPlace = stage.providers[provider]?.rotation.mode === 'in-place'
+    let known = await credentials.of(provider)
+    for (const pauseMs of isInPlace ? REREAD_PAUSES_MS : [0]) {
+      const peer = peerOf(known, provider, clientId)
+      try {
+        return await run(peer)
+      } catch (error) {
+        if (!(error instanceof Failure && error.reason === 'client_rejected')) throw error
+        if (pauseMs > 0) await pause(pauseMs)
+        known = await credentials.again(provider, known)
+      }
     }
+    return await run(peerOf(known, provider, clientId))
   }
 
   const asTokens = (reply: TokenReply, resources: readonly string[]): Tokens => ({

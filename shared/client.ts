@@ -32,7 +32,7 @@ export const clientSchema = () =>
     requested_scope: z.optional(z.string()),
     /** The client metadata that were last asked for, as canonical JSON, so that a change of the stage can be told. */
     requested: z.optional(z.string()),
-    /** When the client was registered, and when another one took its place: seconds since the epoch. */
+    /** When the client was registered or its credentials were renewed, and when another one took its place: seconds since the epoch. */
     registered_at: z.optional(z.number()),
     retired_at: z.optional(z.number()),
     /** The note under which it was registered. */

@@ -34,8 +34,8 @@ const secretName = z
 
 const rotation = z.strictObject({
   mode: describe(
-    z._default(z.enum(['successor', 'keys', 'off']), 'successor'),
-    'successor: a second client is registered and takes over; the one before stays for the sessions that began under it, and is deleted when those are over. keys: the client has no secret and signs with keys of ours (private_key_jwt, ES256), which the server reads at /bff/jwks.json and has to reach there; they are renewed. off: credentials stay as they are.',
+    z._default(z.enum(['successor', 'in-place', 'keys', 'off']), 'successor'),
+    'successor: a second client is registered and takes over; the one before stays for the sessions that began under it, and is deleted when those are over. in-place: for servers that issue another secret when the registration is updated (RFC 7592) and allow no second client; the former is void at once, and for a moment requests wait. keys: the client has no secret and signs with keys of ours (private_key_jwt, ES256), which the server reads at /bff/jwks.json and has to reach there; they are renewed. off: credentials stay as they are.',
   ),
   every_days: describe(
     z._default(
@@ -126,6 +126,7 @@ export const provider = z
       const words = 'must be left out where client is static: an operator does that'
       if (token !== undefined)
         context.addIssue({ code: 'custom', message: words, path: ['initial_access_token_secret'], input: token })
-      if (mode === 'keys') context.addIssue({ code: 'custom', message: words, path: ['rotation', 'mode'], input: mode })
+      if (mode === 'keys' || mode === 'in-place')
+        context.addIssue({ code: 'custom', message: words, path: ['rotation', 'mode'], input: mode })
     }),
   )

@@ -24,6 +24,15 @@ export const withClient = (registration: Registration, client: Client): Registra
   return { ...registration, current: renewed(registration.current), retiring: registration.retiring.map(renewed) }
 }
 
+/** The client of that id has the credentials of this one, and stays what it is otherwise; nothing changes where it is not there any more. */
+export const withCredentialsOf = (registration: Registration, client: Client): Registration => {
+  const { client_secret, client_secret_expires_at, registration_access_token, registration_client_uri } = client
+  const credentials = { client_secret, client_secret_expires_at, registration_access_token, registration_client_uri }
+  const renewed = (one: Client): Client =>
+    one.client_id === client.client_id ? { ...one, ...credentials, registered_at: client.registered_at } : one
+  return { ...registration, current: renewed(registration.current), retiring: registration.retiring.map(renewed) }
+}
+
 /** The client is current, whether it is new or had retired; the one before retires, so that grants made under it go on with it. */
 export const succeededBy = (registration: Registration, client: Client, nowSeconds: number): Registration => {
   const { retired_at: _, ...current } = client

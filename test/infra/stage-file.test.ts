@@ -274,11 +274,11 @@ describe('what does not belong together', () => {
       { providers: { main: { ...good.providers.main, client: 'static', initial_access_token_secret: 'token' } } },
       /^providers\.main\.initial_access_token_secret: must be left out where client is static/,
     ],
-    [
-      'keys for a client that an operator registers',
-      { providers: { main: { ...good.providers.main, client: 'static', rotation: { mode: 'keys' } } } },
+    ...['keys', 'in-place'].map((mode): [string, object, RegExp] => [
+      `rotation by ${mode} for a client that an operator registers`,
+      { providers: { main: { ...good.providers.main, client: 'static', rotation: { mode } } } },
       /^providers\.main\.rotation\.mode: must be left out where client is static/,
-    ],
+    ]),
     [
       'a client certificate on an origin of a provider with none',
       {

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { createAuthorizationServer } from '../../shared/authorization-server.ts'
 import { parseStage } from '../../shared/config.ts'
 import { newRegistration } from '../../shared/credentials.ts'
+import { Failure } from '../../shared/errors.ts'
 import type { Grant, Tokens } from '../../shared/grant-record.ts'
 import type { OAuth, TokenReply } from '../../shared/oauth.ts'
 
@@ -49,6 +50,7 @@ const under = (resource: string | undefined) => {
     oauth,
     readAccount: unexpected,
     now: () => 1_000_000,
+    pause: unexpected,
   })
   return { server, asked }
 }
@@ -105,5 +107,74 @@ describe('the resource of a grant', () => {
     const { resources: _, ...tokens } = await signIn(under(old), old)
     await refresh(after, tokens)
     expect(after.asked).toEqual([now])
+  })
+})
+
+describe('a client that the server refuses', () => {
+  const tokens: Tokens = { access_token: 'at', refresh_token: 'rt', id_token: undefined, scope: undefined, expires: 0 }
+
+  /** A refresh under that mode of rotation, where the secret is another one from that re-reading on. */
+  const refused = async (mode: string, renewedAt: number, sendByMs = Infinity) => {
+    const parsed = parseStage({
+      origin: 'https://app.example',
+      providers: { main: { issuer, rotation: { mode } } },
+    })
+    if (!parsed.ok) throw new Error(parsed.faults.join('; '))
+    const metadata = { issuer, authorization_endpoint: `${issuer}/authorize`, token_endpoint: `${issuer}/token` }
+    const registrationOf = (secret: string) =>
+      newRegistration(metadata, {
+        client_id: 'c',
+        client_secret: secret,
+        token_endpoint_auth_method: 'client_secret_basic',
+        redirect_uri: 'https://app.example/bff/callback/main',
+      })
+    const waits: number[] = []
+    let read = 0
+    let sent = 0
+    let nowMs = 0
+    const server = createAuthorizationServer({
+      stage: parsed.stage,
+      credentials: {
+        of: () => Promise.resolve(registrationOf('void')),
+        again: () => Promise.resolve(registrationOf((read += 1) >= renewedAt ? 'new' : 'void')),
+      },
+      oauth: {
+        checkCallback: (_, parameters) => parameters,
+        push: unexpected,
+        exchange: unexpected,
+        userInfo: unexpected,
+        revoke: unexpected,
+        redeem: unexpected,
+        refresh: ({ client }) => {
+          sent += 1
+          if (client.client_secret !== 'new') throw new Failure('client_rejected')
+          return Promise.resolve(reply)
+        },
+      },
+      readAccount: unexpected,
+      now: () => nowMs,
+      pause: (milliseconds) => {
+        waits.push(milliseconds)
+        nowMs += milliseconds
+        return Promise.resolve()
+      },
+    })
+    const outcome = await server.refresh(grant, tokens, sendByMs)
+    return [outcome.kind === 'unavailable' ? outcome.reason : outcome.kind, waits, sent]
+  }
+
+  test.each([
+    ['successor', 1, ['refreshed', [], 2]],
+    ['successor', 2, ['client_rejected', [], 2]],
+    ['in-place', 1, ['refreshed', [], 2]],
+    ['in-place', 2, ['refreshed', [300], 3]],
+    ['in-place', 3, ['refreshed', [300, 1_000], 4]],
+    ['in-place', 4, ['client_rejected', [300, 1_000], 4]],
+  ])('in mode %s is read again, and has its new secret at re-reading %s: %j', async (mode, renewedAt, outcome) => {
+    expect(await refused(mode, renewedAt)).toEqual(outcome)
+  })
+
+  test('is not sent for once the time for that is over', async () => {
+    expect(await refused('in-place', 3, 1_000)).toEqual(['renewal_pending', [300, 1_000], 3])
   })
 })

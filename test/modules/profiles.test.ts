@@ -64,6 +64,7 @@ describe('the profile coder', () => {
     [{ resource: 'https://api.example.com' }, 'providers.coder.resource: must be the issuer, or left out'],
     [{ resource: `${issuer}/api/experimental/mcp/http` }, 'providers.coder.resource: must be the issuer'],
     [{ scopes: ['openid', 'coder:all', 'offline_access'] }, 'must not hold openid, offline_access: Coder does not'],
+    [{ rotation: { mode: 'in-place' } }, 'providers.coder.rotation: must be of mode successor or off: Coder knows no'],
     [{ rotation: { mode: 'keys' } }, 'providers.coder.rotation: must be of mode successor or off: Coder knows no'],
     [{ profile: 'koder' }, 'providers.coder.profile: must be one of coder'],
     [{ profile: 1 }, 'providers.coder.profile: must be one of coder'],

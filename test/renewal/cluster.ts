@@ -122,6 +122,7 @@ export const createCluster = (options: {
       oauth: server.client(process, onLoss),
       readAccount: () => Promise.reject(new Failure('internal')),
       now,
+      pause: () => Promise.reject(new Failure('internal')),
     })
     const wire = { ...authorizationServer, ...variant.wire?.(authorizationServer) }
     const tasks: Tasks = {

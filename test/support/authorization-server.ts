@@ -64,6 +64,7 @@ export const startStrictAuthorizationServer = async (options: StrictOptions = {}
     authMethods,
     scopes,
     clientSecretSeconds: options.clientSecretSeconds ?? 0,
+    updateRenewsSecret: options.updateRenewsSecret ?? false,
     nowMs,
     issued,
   })

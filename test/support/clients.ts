@@ -24,6 +24,8 @@ export type RegistrationRules = {
   grantTypes: readonly string[]
   /** Seconds until a secret ends; 0: never. */
   clientSecretSeconds: number
+  /** An update brings another secret, and leaves the registration access token. */
+  updateRenewsSecret: boolean
   nowMs: () => number
   /** Called with every secret that the server gives away. */
   issued: (secret: string) => string
@@ -107,7 +109,7 @@ export const createClients = (rules: RegistrationRules) => {
     return json(201, client)
   }
 
-  /** RFC 7592 §2: read, full replacement, deletion. A replacement brings a new registration access token. */
+  /** RFC 7592 §2: read, full replacement, deletion. A replacement brings a new registration access token, or a new secret. */
   const manage = (request: Received, id: string): Answer => {
     const client = clients.get(id)
     if (!client || bearer(request) !== client.registration_access_token) {
@@ -138,8 +140,13 @@ export const createClients = (rules: RegistrationRules) => {
       client_id_issued_at: since,
       ...(client.client_secret === undefined
         ? {}
-        : { client_secret: client.client_secret, client_secret_expires_at: ends }),
-      registration_access_token: rules.issued(`rat-${random()}`),
+        : {
+            client_secret: rules.updateRenewsSecret ? rules.issued(`s:${random()}/+ %&=`) : client.client_secret,
+            client_secret_expires_at: ends,
+          }),
+      registration_access_token: rules.updateRenewsSecret
+        ? client.registration_access_token
+        : rules.issued(`rat-${random()}`),
       registration_client_uri: uri,
     }
     clients.set(id, updated)

@@ -128,12 +128,18 @@ export const startRegistrations = async () => {
     secret,
     /** What flows get where the stage has these settings. */
     deps,
-    /** The calls that the last deploy made, of Secrets Manager and of authorization servers. */
+    /** The calls that the last deploy, or what ran in `dying`, made, of Secrets Manager and of authorization servers. */
     callNames: (): readonly string[] => names,
     /** Every call of an authorization server so far, but those of discovery. */
     calls: () => calls.filter(({ url }) => !url.includes('/.well-known/')),
     forgetCalls: () => void calls.splice(0),
     leftBehind: leftBehind as readonly string[],
+    /** Runs something else than a deploy, which dies like that. */
+    dying: async <T>(dies: Between['dies'], run: () => Promise<T>): Promise<T> => {
+      death = dies
+      names = []
+      return await run().finally(() => (death = undefined))
+    },
     /** The stage with these settings is deployed; resolves with the physical id. */
     deploy,
     /** The same, and what an operator reads where it fails. */
@@ -157,6 +163,10 @@ export const startRegistrations = async () => {
     },
     /** How many registrations were begun whose end nobody knows. */
     attempts: async (): Promise<number> => attemptsIn(await versions.labels(secret)).length,
+    /** An operator keeps something in a secret of its own. */
+    createSecret: async (name: string, value: string): Promise<void> => {
+      await client.send(new CreateSecretCommand({ Name: name, SecretString: value }))
+    },
     /** The version that is current. */
     version: async (): Promise<string | undefined> => {
       const { VersionIdsToStages = {} } = await client.send(new DescribeSecretCommand({ SecretId: secret }))

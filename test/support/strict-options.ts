@@ -12,6 +12,8 @@ export type StrictOptions = {
   initialAccessToken?: string
   accessTokenSeconds?: number
   clientSecretSeconds?: number
+  /** An update of a registration brings another secret in the place of another registration access token. */
+  updateRenewsSecret?: boolean
   /** Resource indicators (RFC 8707) that are known; `resource` is an unknown parameter where none is. */
   resources?: string[]
   /** Tokens may be exchanged (RFC 8693). */
