@@ -5,6 +5,7 @@ import { Failure } from '../shared/errors.ts'
 import type { Send } from '../shared/http.ts'
 import { isInPlace, takeUpInPlace } from '../shared/in-place.ts'
 import { createProviderSecret } from '../shared/provider-secret.ts'
+import { clientsOf } from '../shared/registration-changes.ts'
 import { unregister } from '../shared/registration.ts'
 import { isDue, isOver, isOverdue, retired } from '../shared/retirement.ts'
 import { attemptsIn, isPending, openRotation, parsePending, PENDING } from '../shared/rotation.ts'
@@ -70,7 +71,8 @@ export const upkeep = (deps: Deps) => {
   }
 
   /** A rotation that nobody will take up again is over: what waits is given back. */
-  const takeBack = async (secret: string): Promise<void> => {
+  const takeBack = async (secret: string, registration: Registration | undefined): Promise<void> => {
+    const used = new Set((registration === undefined ? [] : clientsOf(registration)).map(({ client_id: id }) => id))
     const labels = await deps.versions.labels(secret)
     for (const [id, names] of Object.entries(labels)) {
       if (!names.includes(PENDING)) continue
@@ -83,8 +85,10 @@ export const upkeep = (deps: Deps) => {
         await rotation.abandon(undefined)
         continue
       }
-      const isGone = pending === undefined || (await unregister(deps.send, pending.registration.current))
-      await rotation.abandon(isGone ? undefined : pending.attempt)
+      // New keys are of the client that is there.
+      const isOther = pending !== undefined && !used.has(pending.registration.current.client_id)
+      const isLeft = isOther && !(await unregister(deps.send, pending.registration.current))
+      await rotation.abandon(isLeft ? pending.attempt : undefined)
     }
   }
 
@@ -98,7 +102,7 @@ export const upkeep = (deps: Deps) => {
 
     const rotates = settings.rotation.mode !== 'off'
     const isWaiting = isPending(await deps.versions.labels(secret))
-    if (isWaiting && !rotates) await takeBack(secret)
+    if (isWaiting && !rotates) await takeBack(secret, registration)
     const labels = await deps.versions.labels(secret)
     const isMade = isPending(labels) && (await deps.versions.find(secret, { label: PENDING })) !== undefined
     if (isMade) {

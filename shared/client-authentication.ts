@@ -74,3 +74,10 @@ export const authenticationOf = (
     }
   }
 }
+
+/**
+ * Whether a server does not take the client: `invalid_client`, with 400 or 401 (RFC 6749 section 5.2). With 401 `unauthorized_client` means
+ * the same: Keycloak says it to a wrong secret.
+ */
+export const isRefusal = (status: number, code: string): boolean =>
+  code === 'invalid_client' || (code === 'unauthorized_client' && status === 401)

@@ -1,6 +1,6 @@
 import * as oauth from 'oauth4webapi'
 import { checkAuthorizationResponse, errorCode } from './authorization-response.ts'
-import { authenticationOf } from './client-authentication.ts'
+import { authenticationOf, isRefusal } from './client-authentication.ts'
 import type { ClientKey } from './client-keys.ts'
 import type { Exchange } from './config.ts'
 import { Failure } from './errors.ts'
@@ -141,7 +141,7 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
     if (error instanceof Failure) throw error
     if (error instanceof oauth.ResponseBodyError) {
       const code = errorCode(error.error)
-      if (code === 'invalid_client') throw new Failure('client_rejected', { detail: code, retryAfterSeconds: 5 })
+      if (isRefusal(error.status, code)) throw new Failure('client_rejected', { detail: code, retryAfterSeconds: 5 })
       if (code === 'invalid_grant') throw new Failure('code_rejected', { detail: code })
       throw new Failure('server_refused', { detail: code })
     }

@@ -1,5 +1,5 @@
 import { errorCode } from './authorization-response.ts'
-import { authenticationOf } from './client-authentication.ts'
+import { authenticationOf, isRefusal } from './client-authentication.ts'
 import { Failure } from './errors.ts'
 import { HttpFault } from './http.ts'
 import type { Send } from './http.ts'
@@ -49,7 +49,6 @@ export const probe = async (
     throw new Failure('server_failed', { detail: `status ${reply.status}` })
   const code = errorCode(jsonObject(reply)?.['error'])
   if (code === 'invalid_grant') return 'accepted'
-  // Keycloak says unauthorized_client to a wrong secret.
-  if (code === 'invalid_client' || code === 'unauthorized_client') return 'rejected'
+  if (isRefusal(reply.status, code)) return 'rejected'
   return `other: ${reply.status} ${code}`
 }

@@ -124,23 +124,24 @@ describe('what the operator wrote', () => {
     expect((await tab.fetch('/bff/logout', { method: 'POST' })).status).toBe(200)
   })
 
-  test.each([400, 401])(
-    'may change at any time: invalid_client with status %i is met with what is there now',
-    async (status) => {
-      await write(credentialsOf(client))
-      const tab = stack.newBrowser()
-      await signIn(tab)
-      const records = openRecords(stack.stack)
-      client.client_secret = `changed to ${status} %+`
-      await write(credentialsOf(client))
-      stack.authorizationServer.plan('token', insteadJson(status, { error: 'invalid_client' }))
-      await records.expireTokens()
-      expect((await tab.fetch('/bff/refresh', { method: 'POST' })).status).toBe(200)
-      await signIn(stack.newBrowser())
-      expect(stack.authorizationServer.unmet()).toEqual([])
-      records.close()
-    },
-  )
+  test.each([
+    ['invalid_client', 400],
+    ['invalid_client', 401],
+    ['unauthorized_client', 401],
+  ])('may change at any time: %s with status %i is met with what is there now', async (error, status) => {
+    await write(credentialsOf(client))
+    const tab = stack.newBrowser()
+    await signIn(tab)
+    const records = openRecords(stack.stack)
+    client.client_secret = `changed to ${error} ${status} %+`
+    await write(credentialsOf(client))
+    stack.authorizationServer.plan('token', insteadJson(status, { error }))
+    await records.expireTokens()
+    expect((await tab.fetch('/bff/refresh', { method: 'POST' })).status).toBe(200)
+    await signIn(stack.newBrowser())
+    expect(stack.authorizationServer.unmet()).toEqual([])
+    records.close()
+  })
 
   test('may be another client, with the former one for the grants that were made under it', async () => {
     await write(credentialsOf(client))

@@ -87,6 +87,18 @@ test('where rotation is turned off meanwhile, what waits is given back and no lo
   expect((await ours.stored())?.current.client_id).toBe(before)
 })
 
+test('where it is a further key that waits, its client is not given back: it is the one in use', async () => {
+  await ours.deploy(stage)
+  const registration = await ours.stored()
+  const [before] = clients()
+  const from = await ours.version()
+  if (registration === undefined || from === undefined) throw new Error('nothing is registered')
+  const rotation = openRotation(ours.versions, ours.secret, randomUUID(), randomUUID)
+  await rotation.keep({ registration: { ...registration, keys: [newClientKey(1)] }, from, attempt: undefined })
+  await anHourPasses({ ...stage, rotation: { mode: 'off' } })
+  expect([clients(), await holdersOf('AWSPENDING')]).toEqual([[before], []])
+})
+
 test('while rotations fail, the time that is left is told, and what has retired goes', async () => {
   await ours.deploy(stage)
   const stored = await ours.stored()
