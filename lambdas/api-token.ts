@@ -6,17 +6,18 @@ import { NO_CLIENT } from '../shared/grant-record.ts'
 import type { Grants } from '../shared/grants.ts'
 import { isForm, isNavigation, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { accountOf, hashHandle, newHandle, pseudonym } from '../shared/seal.ts'
+import { accountOf } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions } from '../shared/sessions.ts'
 import type { Tasks } from '../shared/tasks.ts'
-import { keptLogin, requireRequestProof, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
+import { keptLogin, requireRequestProof, resolveReturnTo } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
+import { beginSession } from './begin-session.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
 import { apiTokenPage } from './pages.ts'
-import { audit, bestEffort, reportFailure } from './report.ts'
+import { reportFailure } from './report.ts'
 import { endings, grants, readAccount, sealer, sessions, stage, tasks } from './runtime.ts'
 import { tokenQuestion } from './token-question.ts'
 
@@ -49,40 +50,27 @@ const enter = async (
 ): Promise<string> => {
   const { provider } = login
   const account = accountOf(login.issuer, subject)
-  const handle = newHandle()
   const replaces = login.replaces && sessionKey(login.replaces.account, login.replaces.session)
   // When the token ends, the resource server alone knows: not before the session, as far as we are concerned.
   const expires = Math.floor(Date.now() / 1_000) + deps.stage.session.absolute_seconds + 60
   const tokens = { access_token: token, refresh_token: undefined, id_token: undefined, scope: undefined, expires }
-  let started: Awaited<ReturnType<Sessions['start']>>
-  try {
-    started = await deps.sessions.start({
+  return await beginSession(
+    'api-token',
+    deps,
+    request,
+    {
       account,
-      handle,
       provider,
       sharedGrant: false,
       grant: (key, ttl) => deps.grants.place(key, { provider, clientId: NO_CLIENT, tokens, ttl }),
       claims,
-      user_agent: request.headers['user-agent'] ?? '',
       endsBy: undefined,
       serverSession: undefined,
       loginStartedMs: login.started_ms,
       replaces,
-    })
-  } catch (error) {
-    if (error instanceof Failure && error.reason === 'store_unavailable') {
-      // Whether the session was written cannot be told, and nobody has its ticket.
-      await bestEffort('api-token', request, () => deps.endings.end(sessionKey(account, hashHandle(handle))))
-    }
-    throw error
-  }
-  const session = pseudonym(hashHandle(handle))
-  audit('api-token', 'signed_in', { provider, account: pseudonym(account), session, by: 'api_token' }, request)
-  await Promise.all([
-    replaces === undefined ? undefined : bestEffort('api-token', request, () => deps.endings.release(replaces)),
-    bestEffort('api-token', request, () => deps.tasks.start({ kind: 'limit', account })),
-  ])
-  return setSessionCookie(started.ticket, started.maxAgeSeconds)
+    },
+    { facts: { by: 'api_token' } },
+  )
 }
 
 /** Whose the token is. @throws api_token_malformed, api_token_rejected, account_unresolved */

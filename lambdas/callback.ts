@@ -6,17 +6,17 @@ import { Failure } from '../shared/errors.ts'
 import type { Grants } from '../shared/grants.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import type { Request } from '../shared/message.ts'
-import { hashHandle, newHandle, pseudonym } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
-import type { Sessions, Started } from '../shared/sessions.ts'
+import type { Sessions } from '../shared/sessions.ts'
 import type { Key } from '../shared/table.ts'
 import type { Tasks } from '../shared/tasks.ts'
-import { keptLogin, resolveReturnTo, setSessionCookie } from '../shared/user-agent.ts'
+import { keptLogin, resolveReturnTo } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
+import { beginSession } from './begin-session.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
-import { audit, bestEffort } from './report.ts'
+import { bestEffort } from './report.ts'
 import { authorizationServer, endings, grants, sealer, sessions, stage, tasks } from './runtime.ts'
 
 interface Deps {
@@ -59,12 +59,12 @@ const enter = async (
   const { account, clientId, sinceMs } = signedIn
   let { tokens } = signedIn
   const replaces = login.replaces === undefined ? undefined : sessionKey(login.replaces.account, login.replaces.session)
-  const handle = newHandle()
-  let started: Started
-  try {
-    started = await deps.sessions.start({
+  return await beginSession(
+    'callback',
+    deps,
+    request,
+    {
       account,
-      handle,
       provider,
       sharedGrant: announced !== undefined,
       grant: async (key, ttl, rival) => {
@@ -75,28 +75,14 @@ const enter = async (
         return contested.step
       },
       claims: signedIn.claims,
-      user_agent: request.headers['user-agent'] ?? '',
       endsBy: tokens.refresh_token === undefined ? tokens.expires : undefined,
       serverSession: signedIn.serverSession,
       loginStartedMs: login.started_ms,
       replaces,
       arrivalKey: announced,
-    })
-  } catch (error) {
-    await deps.grants.giveBack({ provider, clientId }, tokens)
-    if (error instanceof Failure && error.reason === 'store_unavailable') {
-      // Whether the session was written cannot be told, and nobody has its ticket.
-      await bestEffort('callback', request, () => deps.endings.end(sessionKey(account, hashHandle(handle))))
-    }
-    throw error
-  }
-  const session = pseudonym(hashHandle(handle))
-  audit('callback', 'signed_in', { provider, account: pseudonym(account), session }, request)
-  await Promise.all([
-    replaces === undefined ? undefined : bestEffort('callback', request, () => deps.endings.release(replaces)),
-    bestEffort('callback', request, () => deps.tasks.start({ kind: 'limit', account })),
-  ])
-  return setSessionCookie(started.ticket, started.maxAgeSeconds)
+    },
+    { giveBack: () => deps.grants.giveBack({ provider, clientId }, tokens) },
+  )
 }
 
 /** The hosted callback URL: the authorization response (RFC 6749 section 4.1.2, RFC 9207) of a login that this browser began. */
