@@ -1,79 +1,25 @@
-import * as z from 'zod/mini'
-import { clientKeySchema } from './client-keys.ts'
-import type { ClientKey } from './client-keys.ts'
-import { Failure } from './errors.ts'
-import { clientSchema } from './client.ts'
-import type { Client } from './client.ts'
 import type { Stage } from './config.ts'
-import type { Metadata } from './metadata.ts'
+import { Failure } from './errors.ts'
+import { withCredentialsOf } from './registration-changes.ts'
+import { isInPlace, parsePending, parseRegistration } from './registration-record.ts'
+import type { Registration } from './registration-record.ts'
+import { PENDING } from './secrets.ts'
 import type { Secrets } from './secrets.ts'
 import { parseStaticKnowledge, staticRegistration } from './static-client.ts'
 
 /** The credentials of each provider: one secret a provider, cached in this instance, read again when the server says they are wrong. */
 
-const FORMAT = 1
-
-/** Built when a secret is read: a schema at the top costs each cold start milliseconds. */
-const registrationSchema = () => {
-  const client = clientSchema()
-  const atIssuer = {
-    /** Credentials are only ever used with this issuer. */
-    issuer: z.string(),
-    metadata: z.looseObject({ issuer: z.string(), authorization_endpoint: z.string(), token_endpoint: z.string() }),
-    current: client,
-    retiring: z.array(client),
-    keys: z.optional(z.array(clientKeySchema())),
-  }
-  return z.object({ format: z.literal(FORMAT), ...atIssuer, former: z.optional(z.array(z.object(atIssuer))) })
-}
-
-/** Our clients at one issuer. */
-export interface RegistrationAtIssuer {
-  issuer: string
-  /** As discovered when the client was registered or last looked at. */
-  metadata: Metadata
-  current: Client
-  retiring: Client[]
-  /** Of clients that use private_key_jwt: the first signs, all are published. */
-  keys?: ClientKey[] | undefined
-}
-
-/** What the secret of a provider holds. */
-export interface Registration extends RegistrationAtIssuer {
-  format: typeof FORMAT
-  /** At issuers that the stage named before, until CloudFormation says that it will not go back to them. */
-  former?: RegistrationAtIssuer[] | undefined
-}
-
-/** A registration with its first client. */
-export const newRegistration = (
-  metadata: Metadata,
-  current: Client,
-  retiring: Client[] = [],
-  keys?: ClientKey[],
-): Registration => ({
-  format: FORMAT,
-  issuer: metadata.issuer,
-  metadata,
-  current,
-  retiring,
-  ...(keys !== undefined && { keys }),
-})
-
-/** The registration in a secret's value, or undefined when it holds something else. */
-export const parseRegistration = (value: string): Registration | undefined => {
-  try {
-    const parsed = registrationSchema().safeParse(JSON.parse(value))
-    return parsed.success ? parsed.data : undefined
-  } catch {
-    return undefined
-  }
-}
+/** How often it is looked at most for credentials that wait, at a server that refuses those that are current; milliseconds. */
+const WAITING_EVERY_MS = 1_000
 
 export interface Credentials {
   /** The provider's registration. @throws not_registered, secrets_unavailable */
   of(provider: string): Promise<Registration>
-  /** The same once more, for who met with a refusal: read again unless somebody has done so since. @throws not_registered, secrets_unavailable */
+  /**
+   * The same once more, for who met with a refusal: read again unless somebody has done so since. Where what was refused is still current,
+   * with the credentials that wait for the end of a rotation in place: the server has voided the others already.
+   * @throws not_registered, secrets_unavailable
+   */
   again(provider: string, refused: Registration): Promise<Registration>
 }
 
@@ -117,8 +63,25 @@ export const createCredentials = ({
     return 'static' in known ? staticRegistration(stage, provider, known, written) : known
   }
 
-  const fresh = async (provider: string): Promise<Registration> => {
-    const entry = { readMs: now(), registration: load(provider) }
+  const lookedMs = new Map<string, number>()
+
+  /** The registration after a refusal. Only what the server issued for a client that there is counts: other clients wait untried. */
+  const loadAfter = async (provider: string, refused: Registration): Promise<Registration> => {
+    const registration = await load(provider)
+    const secret = stage.providers[provider]?.client === 'static' ? undefined : secretOf(provider)
+    if (secret === undefined || registration.current.client_secret !== refused.current.client_secret)
+      return registration
+    const sinceMs = now() - (lookedMs.get(provider) ?? Number.NEGATIVE_INFINITY)
+    if (sinceMs < WAITING_EVERY_MS) return registration
+    lookedMs.set(provider, now())
+    const pending = parsePending((await secrets.read(secret, PENDING)) ?? '')
+    if (pending === undefined || !isInPlace(pending)) return registration
+    const { issuer, current } = pending.registration
+    return issuer === registration.issuer ? withCredentialsOf(registration, current) : registration
+  }
+
+  const fresh = async (provider: string, loading: Promise<Registration>): Promise<Registration> => {
+    const entry = { readMs: now(), registration: loading }
     cache.set(provider, entry)
     try {
       return await entry.registration
@@ -131,12 +94,14 @@ export const createCredentials = ({
   return {
     async of(provider) {
       const known = cache.get(provider)
-      return known !== undefined && now() - known.readMs < maxAgeMs ? await known.registration : await fresh(provider)
+      return known !== undefined && now() - known.readMs < maxAgeMs
+        ? await known.registration
+        : await fresh(provider, load(provider))
     },
 
     async again(provider, refused) {
       const known = await cache.get(provider)?.registration
-      return known === undefined || known === refused ? await fresh(provider) : known
+      return known === undefined || known === refused ? await fresh(provider, loadAfter(provider, refused)) : known
     },
   }
 }

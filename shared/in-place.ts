@@ -1,14 +1,14 @@
 import type { RegistrationRequest } from './client-metadata.ts'
 import type { Client } from './client.ts'
-import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
 import type { Send } from './http.ts'
 import { probe } from './probe.ts'
 import type { ProviderSecret } from './provider-secret.ts'
 import { withCredentialsOf } from './registration-changes.ts'
+import type { Pending, Registration } from './registration-record.ts'
 import { read, update } from './registration.ts'
 import type { Persist } from './registration.ts'
-import type { Pending, Rotation } from './rotation.ts'
+import type { Rotation } from './rotation.ts'
 
 /**
  * Rotation of a client's credentials at a server that issues others when the registration is updated (RFC 7592 section 2.2). The former
@@ -31,10 +31,6 @@ const failed = (detail: string): Failure => new Failure('rotation_failed', { det
 
 const hasReason = (error: unknown, ...reasons: Failure['reason'][]): error is Failure =>
   error instanceof Failure && reasons.includes(error.reason)
-
-/** Whether what waits came of an update of the client that there is, and not of a registration or a key of ours. */
-export const isInPlace = ({ registration, attempt }: Pending): boolean =>
-  attempt === undefined && registration.current.token_endpoint_auth_method !== 'private_key_jwt'
 
 /**
  * The current client has another secret, or one that ends later, and that is current. A secret that the server shows and we do not have

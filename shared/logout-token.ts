@@ -1,8 +1,8 @@
 import { createRemoteJWKSet, customFetch, errors, jwtVerify } from 'jose'
-import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
 import { HttpFault } from './http.ts'
 import type { Send } from './http.ts'
+import type { Registration } from './registration-record.ts'
 
 /** Logout tokens of OpenID Connect Back-Channel Logout 1.0: an authorization server's word, signed, that somebody signed out. */
 

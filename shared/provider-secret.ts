@@ -1,6 +1,6 @@
-import { parseRegistration } from './credentials.ts'
-import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
+import { parseRegistration } from './registration-record.ts'
+import type { Registration } from './registration-record.ts'
 import { CURRENT } from './secrets.ts'
 import type { SecretVersions } from './secrets.ts'
 import { random } from './seal.ts'

@@ -1,7 +1,7 @@
 import type { Client } from './client.ts'
-import { newRegistration } from './credentials.ts'
-import type { Registration, RegistrationAtIssuer } from './credentials.ts'
 import type { Metadata } from './metadata.ts'
+import { newRegistration } from './registration-record.ts'
+import type { Registration, RegistrationAtIssuer } from './registration-record.ts'
 
 /** How the registration at a provider changes: what is kept of it when a client, or the issuer, is another one. */
 

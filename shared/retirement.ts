@@ -1,5 +1,5 @@
 import type { Client } from './client.ts'
-import type { Registration } from './credentials.ts'
+import type { Registration } from './registration-record.ts'
 
 /** When a client that has retired is no longer needed, and when one that expires has to be followed by another. */
 

@@ -1,8 +1,7 @@
-import * as z from 'zod/mini'
-import { parseRegistration } from './credentials.ts'
-import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
-import { CURRENT } from './secrets.ts'
+import { parsePending, parseRegistration } from './registration-record.ts'
+import type { Pending, Registration } from './registration-record.ts'
+import { CURRENT, PENDING } from './secrets.ts'
 import type { SecretVersion, SecretVersions } from './secrets.ts'
 
 /**
@@ -10,8 +9,6 @@ import type { SecretVersion, SecretVersions } from './secrets.ts'
  * made from, so that it only ever takes the place of that one; what is registered on the way is noted before.
  */
 
-/** The label of what is to become current. */
-export const PENDING = 'AWSPENDING'
 const PREVIOUS = 'AWSPREVIOUS'
 /** The beginning of the label of a note: a registration that was begun, and not yet kept. */
 const ATTEMPT = 'COATCHECK_ATTEMPT_'
@@ -19,24 +16,6 @@ const ATTEMPT = 'COATCHECK_ATTEMPT_'
 /** A secret has at most 20 labels: from here on attempts share one, which only an operator takes away. */
 const MOST_NOTES = 10
 const FURTHER = 'further'
-
-/** What is to become current, the version that it was made from, and the attempt that it came of. */
-export interface Pending {
-  registration: Registration
-  from: string
-  /** Undefined where nothing was registered for it. */
-  attempt: string | undefined
-}
-
-const pendingSchema = () => z.object({ rotation: z.object({ from: z.string(), attempt: z.optional(z.string()) }) })
-
-/** What a pending version holds, or undefined where it is not of a rotation of ours. */
-export const parsePending = (value: string): Pending | undefined => {
-  const registration = parseRegistration(value)
-  const parsed = registration === undefined ? undefined : pendingSchema().safeParse(JSON.parse(value))
-  if (registration === undefined || parsed?.success !== true) return undefined
-  return { registration, from: parsed.data.rotation.from, attempt: parsed.data.rotation.attempt }
-}
 
 const refused = (detail: string): Failure => new Failure('rotation_failed', { detail })
 

@@ -11,8 +11,8 @@ import { causeName, Failure } from './errors.ts'
 
 /** Secrets Manager, as far as functions that change nothing there need it. */
 export interface Secrets {
-  /** The current value of a secret, or undefined when it has none yet. @throws secrets_unavailable */
-  read(secret: string): Promise<string | undefined>
+  /** The value of a secret that has that label, the current one if none is said; undefined when there is none. @throws secrets_unavailable */
+  read(secret: string, label?: string): Promise<string | undefined>
 }
 
 /** A value of a secret and the id of that version, which is what AWS calls its ClientRequestToken: 32 to 64 characters. */
@@ -39,6 +39,8 @@ export interface SecretVersions {
 
 /** The label of what is current. */
 export const CURRENT = 'AWSCURRENT'
+/** The label of what is to become current. */
+export const PENDING = 'AWSPENDING'
 /** A version that is about to become current by `replace` waits under this one. */
 const NEXT = 'COATCHECK_NEXT'
 
@@ -59,9 +61,9 @@ const isNamed = (error: unknown, ...names: string[]): boolean => error instanceo
 export const createSecrets = (): Secrets => {
   const client = createClient()
   return {
-    async read(secret) {
+    async read(secret, label) {
       try {
-        const reply = await client.send(new GetSecretValueCommand({ SecretId: secret }))
+        const reply = await client.send(new GetSecretValueCommand({ SecretId: secret, VersionStage: label }))
         return reply.SecretString
       } catch (error) {
         if (error instanceof ResourceNotFoundException) return undefined

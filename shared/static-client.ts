@@ -5,9 +5,9 @@ import type { ClientKey } from './client-keys.ts'
 import { CERTIFICATE_METHODS, clientSchema, printable } from './client.ts'
 import type { Client } from './client.ts'
 import type { Stage } from './config.ts'
-import type { Registration } from './credentials.ts'
 import { Failure } from './errors.ts'
 import type { Metadata } from './metadata.ts'
+import type { Registration } from './registration-record.ts'
 import { callbackUrl } from './stage.ts'
 
 /**

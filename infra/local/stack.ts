@@ -32,6 +32,8 @@ export interface LocalStackOptions {
   /** Asked about each AWS call that the caller's policy allows; may answer a fault instead, wait, or throw. */
   gate?: Gate
   trace?: Pick<Trace, 'observeOutgoing' | 'observeBrowser'>
+  /** Before each repetition of a rotation that failed, in milliseconds; none: Secrets Manager gives it up at once. */
+  rotationRetryDelaysMs?: readonly number[]
   onLog?: (functionName: string, line: string) => void
   onProgress?: (message: string) => void
 }
@@ -83,6 +85,7 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
     host = 'localhost',
     maxInstances = 16,
     existingSecrets = {},
+    rotationRetryDelaysMs,
     frontend,
     onLog,
     onProgress,
@@ -117,6 +120,7 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
       rotation: {
         invoke: (arn, event) => invokeAs('secretsmanager.amazonaws.com', event.SecretId, arn, event),
         onLog: (message) => onLog?.('Secrets Manager', message),
+        ...(rotationRetryDelaysMs !== undefined && { retryDelaysMs: rotationRetryDelaysMs }),
       },
     })
     closing.push(secretsManager.close)

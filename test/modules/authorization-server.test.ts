@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { createAuthorizationServer } from '../../shared/authorization-server.ts'
 import { parseStage } from '../../shared/config.ts'
-import { newRegistration } from '../../shared/credentials.ts'
 import { Failure } from '../../shared/errors.ts'
 import type { Grant, Tokens } from '../../shared/grant-record.ts'
 import type { OAuth, TokenReply } from '../../shared/oauth.ts'
+import { newRegistration } from '../../shared/registration-record.ts'
 
 /** Which resource is named at which request (RFC 8707), whatever the stage has become since the user signed in. */
 

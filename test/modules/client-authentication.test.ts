@@ -3,8 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { authenticationOf } from '../../shared/client-authentication.ts'
 import { newClientKey, publicJwk } from '../../shared/client-keys.ts'
 import type { ClientKey } from '../../shared/client-keys.ts'
-import { newRegistration, parseRegistration } from '../../shared/credentials.ts'
 import type { AuthenticationMethod, Client } from '../../shared/client.ts'
+import { newRegistration, parseRegistration } from '../../shared/registration-record.ts'
 
 const nowMs = 1_795_282_800_123
 const server = { issuer: 'https://as.example.com/tenant' }

@@ -14,8 +14,9 @@ export const startPeople = (stack: { newBrowser: () => Browser }) => {
   const begin = async (): Promise<void> => {
     const tab = stack.newBrowser()
     try {
-      await signIn(tab, { user: 'ada' })
-      tabs.push(tab)
+      const { status, visible } = await signIn(tab, { user: 'ada' })
+      if (status === 200) tabs.push(tab)
+      else failed.push(`sign-in ${status} ${visible}`)
     } catch (error) {
       failed.push(`sign-in ${error instanceof Error ? error.message : String(error)}`)
     }

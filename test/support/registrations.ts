@@ -11,9 +11,9 @@ import { dropConnection, loseReply, REGION } from '../../infra/local/aws-call.ts
 import { startSecretsManager } from '../../infra/local/secrets-manager.ts'
 import { register, repair } from '../../lambdas/register.ts'
 import { parseStage, type Stage } from '../../shared/config.ts'
-import { parseRegistration, type Registration } from '../../shared/credentials.ts'
 import { Failure } from '../../shared/errors.ts'
 import { createSend, HttpFault, type OutgoingRequest, type Send } from '../../shared/http.ts'
+import { parseRegistration, type Registration } from '../../shared/registration-record.ts'
 import { attemptsIn } from '../../shared/rotation.ts'
 import { createSecrets, createSecretVersions, type SecretVersions } from '../../shared/secrets.ts'
 

@@ -40,7 +40,9 @@ export type StackOptions = {
   stage?: (stage: StageFile) => StageFile
   /** The base URL of `/api/demo`; a resource server of the demo's kind unless told. */
   target?: string
-} & Partial<Pick<LocalStackOptions, 'maxInstances' | 'existingSecrets' | 'gate' | 'frontend' | 'trace'>>
+} & Partial<
+  Pick<LocalStackOptions, 'maxInstances' | 'existingSecrets' | 'gate' | 'frontend' | 'trace' | 'rotationRetryDelaysMs'>
+>
 
 /** One line that a function or the gateway logged. */
 export type LogLine = { functionName: string; line: string }
