@@ -116,7 +116,7 @@ function parse(argv: string[]) {
     }).values
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
-    const said = error instanceof Error ? (error.message.split(/[.\n]/)[0] ?? '') : String(error)
+    const said = error instanceof Error ? (error.message.split(/\.(?:\s|$)|\n/)[0] ?? '') : String(error)
     if (code === 'ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL') {
       throw new UsageError(`${said}; options stand behind a -- of their own: npm start -- --issuer <url>.`)
     }

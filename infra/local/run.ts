@@ -84,6 +84,7 @@ export async function run(
   const { assembly } = await synthesize({ stage, outdir })
 
   progress('creating the stack')
+  let isCreated = false
   const trace = createTrace()
   const stack = await startLocalStack({
     assembly,
@@ -94,11 +95,13 @@ export async function run(
     existingSecrets,
     onProgress: progress,
     onLog: (functionName, line) => {
-      if (verbose || isWorrying(line)) say(`${functionName}  ${line}`)
+      // What makes a resource fail while the stack is created is what this ends with.
+      if (verbose || (isWorrying(line) && (isCreated || !isFailedResource(line)))) say(`${functionName}  ${line}`)
     },
   }).catch((error: unknown) => {
     throw error instanceof ResourceFailure && error.isCustomResource ? registrationFailure(stage, error.reason) : error
   })
+  isCreated = true
   closing.push(stack.close)
   progress('everything is up')
 
@@ -192,6 +195,10 @@ async function freePort(first: number, last = 65_535): Promise<number> {
     if (isTaken && first < last) return freePort(first + 1, last)
     throw error
   }
+}
+
+function isFailedResource(line: string): boolean {
+  return line.includes('"message":"custom resource failed"')
 }
 
 function isWorrying(line: string): boolean {

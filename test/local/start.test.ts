@@ -58,7 +58,11 @@ describe('options', () => {
   it.each([
     [['--colour'], {}, /^Unknown option '--colour'\. See npm start -- --help\.$/],
     [['--stage'], {}, /^Option '--stage <value>' argument missing\. See npm start -- --help\.$/],
-    [['https://as.example.com'], {}, /^Unexpected argument 'https:\/\/as.*; options stand behind a -- of their own/],
+    [
+      ['https://as.example.com'],
+      {},
+      /^Unexpected argument 'https:\/\/as\.example\.com'; options stand behind a -- of their own: npm start -- --issuer <url>\.$/,
+    ],
     [
       ['--issuer', 'as.example.com'],
       {},
@@ -132,10 +136,11 @@ describe('a start that fails', () => {
     )
     await once(server, 'listening')
     const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-    const { code, stderr } = await start(['--issuer', issuer]).ended
+    const { code, stdout, stderr } = await start(['--issuer', issuer]).ended
     server.close()
     expect(stderr).toContain(issuer)
     expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(stdout.split('\n').filter((line) => line.includes('{'))).toEqual([])
     expect(code).toBe(1)
   }, 60_000)
 })
