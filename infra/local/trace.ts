@@ -1,3 +1,15 @@
+import {
+  authorize,
+  callMeanings,
+  endpointMeanings,
+  grantMeanings,
+  meaning,
+  type Meaning,
+  registrationMeanings,
+  requestMeaning,
+  type Step,
+  taskTitles,
+} from './trace-meanings.ts'
 import { hidden, onlyPublicParts, publicHeaders, publicParts, publicUrl } from './redact.ts'
 
 /** One HTTP call that a function made, as `instance.ts` saw it: nothing redacted, times in ms, header names lower case. */
@@ -28,22 +40,6 @@ export interface BrowserObservation {
 }
 
 export type Party = 'browser' | 'coatcheck' | 'authorization server' | 'resource server'
-
-export type Step =
-  | 'discovery'
-  | 'registration'
-  | 'login'
-  | 'authorize'
-  | 'callback'
-  | 'token'
-  | 'refresh'
-  | 'userinfo'
-  | 'jwks'
-  | 'revocation'
-  | 'session'
-  | 'logout'
-  | 'api'
-  | 'other'
 
 /** One message of the exchange, fit to be shown: only public values, everything else as `••• (43 characters)`. */
 export interface TraceEntry {
@@ -78,59 +74,6 @@ export interface Trace {
 
 type Members = [string, unknown][]
 
-interface Meaning {
-  step: Step
-  title: string
-  reference: string
-}
-
-const meaning = (step: Step, title: string, reference = ''): Meaning => ({ step, title, reference })
-
-const endpointMeanings: Readonly<Record<string, Meaning>> = {
-  jwks_uri: meaning('jwks', 'Coatcheck fetches the keys of the authorization server', 'RFC 7517 section 5'),
-  pushed_authorization_request_endpoint: meaning(
-    'authorize',
-    'Coatcheck pushes the authorization request',
-    'RFC 9126 section 2.1',
-  ),
-  revocation_endpoint: meaning('revocation', 'Coatcheck revokes a token', 'RFC 7009 section 2.1'),
-  userinfo_endpoint: meaning(
-    'userinfo',
-    'Coatcheck asks for claims about the user',
-    'OpenID Connect Core 1.0 section 5.3',
-  ),
-}
-
-const registrationMeanings: Readonly<Record<string, Meaning>> = {
-  POST: meaning('registration', 'Coatcheck registers itself as a client', 'RFC 7591 section 3.1'),
-  GET: meaning('registration', 'Coatcheck reads its registration', 'RFC 7592 section 2.1'),
-  PUT: meaning('registration', 'Coatcheck updates its registration', 'RFC 7592 section 2.2'),
-  DELETE: meaning('registration', 'Coatcheck deletes its registration', 'RFC 7592 section 2.3'),
-}
-
-const grantMeanings: Readonly<Record<string, Meaning>> = {
-  authorization_code: meaning('token', 'Coatcheck redeems the code for tokens', 'RFC 6749 section 4.1.3'),
-  refresh_token: meaning('refresh', 'Coatcheck refreshes the tokens', 'RFC 6749 section 6'),
-}
-
-const discovery = meaning('discovery', 'Coatcheck reads the metadata of the authorization server', 'RFC 8414 section 3')
-const token = meaning('token', 'Coatcheck asks for a token', 'RFC 6749 section 3.2')
-const apiCall = meaning('api', "Coatcheck calls the resource server with the user's token", 'RFC 6750 section 2.1')
-const otherCall = meaning('other', 'Coatcheck makes a call')
-const authorize = meaning('authorize', 'The browser carries the authorization request over', 'RFC 6749 section 4.1.1')
-
-const browserMeanings: readonly [request: RegExp, meaning: Meaning][] = [
-  [/^\S+ \/bff\/login$/, meaning('login', 'The browser starts a login', 'RFC 6749 section 4.1')],
-  [/^\S+ \/bff\/callback\//, meaning('callback', 'The browser comes back with the answer', 'RFC 6749 section 4.1.2')],
-  [/^\S+ \/bff\/session$/, meaning('session', 'The browser asks who is signed in')],
-  [/^\S+ \/bff\/refresh$/, meaning('session', 'The browser keeps its session alive')],
-  [/^\S+ \/bff\/sessions/, meaning('session', 'The browser looks after its sessions')],
-  [/^POST \/bff\/logout$/, meaning('logout', 'The browser signs out')],
-  [/^GET \/bff\/logout$/, meaning('logout', 'The browser asks to sign out, or is back from it')],
-  [/^\S+ \/bff\/jwks\.json$/, meaning('jwks', "Somebody fetches Coatcheck's public keys", 'RFC 7517 section 5')],
-  [/^\S+ \/api\//, meaning('api', 'The browser calls an API with its session cookie')],
-]
-
 const membersOf = (text: string): Members | undefined => {
   try {
     const value: unknown = JSON.parse(text)
@@ -141,6 +84,8 @@ const membersOf = (text: string): Members | undefined => {
 }
 
 const withoutQuery = (url: string): string => url.replace(/[?#].*$/s, '')
+
+const isInvocation = /^\/\d{4}-\d\d-\d\d\/functions\/[^/]+\/invocations$/
 
 const isForm = (text: string): boolean => /^[\w.+%-]+=/.test(text)
 
@@ -178,6 +123,12 @@ export const createTrace = ({ limit = 500, now = Date.now }: { limit?: number; n
     for (const listener of listeners) listener(complete)
   }
 
+  /** A sentence about Coatcheck itself. */
+  const say = (atMs: number, step: Step, text: string): void => {
+    const nothing = { method: '', url: '', request: {}, status: null, response: {}, duration_ms: null }
+    add(atMs, { ...meaning(step, text), ...nothing, from: 'coatcheck', to: 'coatcheck' })
+  }
+
   const learn = (members: Members | undefined): void => {
     for (const [name, value] of members ?? []) {
       const url = typeof value === 'string' ? value : ''
@@ -191,15 +142,21 @@ export const createTrace = ({ limit = 500, now = Date.now }: { limit?: number; n
     const endpoint = endpoints.get(withoutQuery(url)) ?? ''
     const form = isForm(requestBody) ? new URLSearchParams(requestBody) : undefined
     const grantType = form?.get('grant_type') ?? ''
-    if (url.includes('/.well-known/')) return discovery
-    if (endpoint.startsWith('registration_')) return registrationMeanings[method] ?? otherCall
+    if (url.includes('/.well-known/')) return callMeanings.discovery
+    if (endpoint.startsWith('registration_')) return registrationMeanings[method] ?? callMeanings.other
     if (endpoint === 'token_endpoint' || (method === 'POST' && grantType !== ''))
-      return grantMeanings[grantType] ?? token
-    return endpointMeanings[endpoint] ?? (/api/i.test(functionName) ? apiCall : otherCall)
+      return grantMeanings[grantType] ?? callMeanings.token
+    return endpointMeanings[endpoint] ?? (/api/i.test(functionName) ? callMeanings.api : callMeanings.other)
   }
 
   const observeOutgoing = (observation: HttpObservation): void => {
     const { method, url, requestHeaders, requestBody, responseHeaders, responseBody } = observation
+    // Lambda's Invoke is no message of the exchange, but it tells why the next ones come from elsewhere.
+    if (isInvocation.test(new URL(url).pathname)) {
+      const task = new Map(membersOf(requestBody)).get('kind')
+      say(observation.startedAtMs, 'other', taskTitles[String(task)] ?? callMeanings.other.title)
+      return
+    }
     const found = meaningOf(observation)
     const { step } = found
     const answer = step === 'api' ? undefined : membersOf(responseBody)
@@ -228,15 +185,9 @@ export const createTrace = ({ limit = 500, now = Date.now }: { limit?: number; n
 
   const observeBrowser = (observation: BrowserObservation): void => {
     const { method, path, query, status, location, startedAtMs, durationMs } = observation
-    const [, found] = browserMeanings.find(([pattern]) => pattern.test(`${method} ${path}`)) ?? [
-      path,
-      meaning('other', 'The browser asks'),
-    ]
-    const failed = found.step === 'callback' && new URLSearchParams(query).has('error')
+    const found = requestMeaning(method, path, query)
     add(startedAtMs, {
       ...found,
-      ...(failed && { title: 'The browser comes back with an error', reference: 'RFC 6749 section 4.1.2.1' }),
-      from: 'browser',
       to: 'coatcheck',
       method,
       url: publicUrl(path) ?? '•••',
@@ -260,15 +211,10 @@ export const createTrace = ({ limit = 500, now = Date.now }: { limit?: number; n
     })
   }
 
-  const note = (step: Step, text: string): void => {
-    const nothing = { method: '', url: '', request: {}, status: null, response: {}, duration_ms: null }
-    add(now(), { ...meaning(step, text), ...nothing, from: 'coatcheck', to: 'coatcheck' })
-  }
-
   return {
     observeOutgoing,
     observeBrowser,
-    note,
+    note: (step, text) => say(now(), step, text),
     list: () => entries.toSorted((a, b) => a.at.localeCompare(b.at) || a.id - b.id),
     subscribe: (listener) => {
       listeners.add(listener)

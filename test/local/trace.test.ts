@@ -267,3 +267,24 @@ test.each(Object.keys(positions))('no secret gets through in %s', (position) => 
   for (const disguise of disguises) expect(shown).not.toContain(disguise)
   expect(trace.list().length).toBeGreaterThan(2)
 })
+
+test.each([
+  ['renew', 'Coatcheck leaves the renewal of the tokens to its background function'],
+  ['limit', 'Coatcheck lets its background function count the sessions of the account'],
+  ['of another kind', 'Coatcheck makes a call'],
+])('a task to %s is left to the background function, and is no message to the authorization server', (kind, title) => {
+  const trace = createTrace()
+  const url = 'http://127.0.0.1:4000/2015-03-31/functions/coatcheck-local-Background/invocations'
+  trace.observeOutgoing(outgoing({ url, requestBody: JSON.stringify({ kind, account: 'a'.repeat(43) }), status: 202 }))
+  expect(trace.list()).toEqual([
+    expect.objectContaining({ title, from: 'coatcheck', to: 'coatcheck', method: '', url: '', request: {} }),
+  ])
+})
+
+test('a logout token comes from the authorization server, not from the browser', () => {
+  const trace = createTrace()
+  trace.observeBrowser(browser({ method: 'POST', path: '/bff/backchannel-logout/demo' }))
+  expect(trace.list().map(summary)).toEqual([
+    ['logout', 'authorization server', 'coatcheck', 'OpenID Connect Back-Channel Logout 1.0 section 2.5'],
+  ])
+})
