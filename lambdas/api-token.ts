@@ -10,6 +10,7 @@ import { accountOf } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions } from '../shared/sessions.ts'
+import { loginPath } from '../shared/stage.ts'
 import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, requireRequestProof, resolveReturnTo } from '../shared/user-agent.ts'
 import type { Login } from '../shared/user-agent.ts'
@@ -104,11 +105,11 @@ export const apiToken =
     const [token = '', ...others] = form.getAll('token')
     if (others.length > 0) throw new Failure('parameter_duplicated', { detail: 'token' })
     let cookies: string[] = []
-    let tryAgain = `/bff/login?${new URLSearchParams({ provider }).toString()}`
+    let tryAgain = loginPath(provider)
     try {
       if (state === '') throw new Failure('state_missing')
       const { login, forget } = await keptLogin(request, deps.sealer, state, Math.floor(Date.now() / 1_000))
-      tryAgain = `/bff/login?${new URLSearchParams({ provider, return_to: login.return_to }).toString()}`
+      tryAgain = loginPath(provider, login.return_to)
       // A login that went to the authorization server is not ended here, nor that of another provider or issuer.
       if (login.provider !== provider || login.client_id !== NO_CLIENT) throw new Failure('provider_mismatch')
       if (login.issuer !== settings.issuer) throw new Failure('issuer_mismatch')

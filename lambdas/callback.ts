@@ -9,6 +9,7 @@ import type { Request } from '../shared/message.ts'
 import type { Sealer } from '../shared/seal.ts'
 import { sessionKey } from '../shared/sessions.ts'
 import type { Sessions } from '../shared/sessions.ts'
+import { loginPath } from '../shared/stage.ts'
 import type { Key } from '../shared/table.ts'
 import type { Tasks } from '../shared/tasks.ts'
 import { keptLogin, resolveReturnTo } from '../shared/user-agent.ts'
@@ -27,13 +28,6 @@ interface Deps {
   grants: Grants
   endings: Endings
   tasks: Tasks
-}
-
-/** A way to start over, to the same place. */
-const loginPath = (deps: Deps, provider: string, destination?: string): string => {
-  const known = Object.hasOwn(deps.stage.providers, provider) ? { provider } : undefined
-  const parameters = new URLSearchParams({ ...known, ...(destination === undefined ? {} : { return_to: destination }) })
-  return parameters.size === 0 ? '/bff/login' : `/bff/login?${parameters.toString()}`
 }
 
 /** The code is redeemed and the session of its user begins; without a session, its tokens are given back. */
@@ -91,13 +85,13 @@ export const callback =
   async (request) => {
     const provider = request.pathParameters['provider'] ?? ''
     const parameters = query(request)
-    let tryAgain = loginPath(deps, provider)
+    let tryAgain = loginPath(Object.hasOwn(deps.stage.providers, provider) ? provider : undefined)
     let cookies: string[] = []
     try {
       const state = single(parameters, 'state')
       if (state === undefined || state === '') throw new Failure('state_missing')
       const { login, forget } = await keptLogin(request, deps.sealer, state, Math.floor(Date.now() / 1_000))
-      tryAgain = loginPath(deps, login.provider, login.return_to)
+      tryAgain = loginPath(login.provider, login.return_to)
       if (login.provider !== provider) throw new Failure('provider_mismatch')
 
       // Once, wherever and however often this callback lands. While that cannot be told, the login stays usable: a reload may succeed.

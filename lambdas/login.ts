@@ -4,7 +4,7 @@ import { Failure } from '../shared/errors.ts'
 import { query, redirect, single } from '../shared/message.ts'
 import { codeChallenge, hashHandle, newCodeVerifier, random } from '../shared/seal.ts'
 import type { Sealer } from '../shared/seal.ts'
-import { defaultProvider } from '../shared/stage.ts'
+import { defaultProvider, loginPath } from '../shared/stage.ts'
 import { keepLogin, LOGIN_SECONDS, requireUserNavigation, returnTo, sessionTicket } from '../shared/user-agent.ts'
 import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
@@ -41,7 +41,7 @@ export const login =
       })
       .catch((error: unknown) => {
         if (token !== 'off' && error instanceof Failure && error.reason === 'not_registered') return undefined
-        throw error
+        throw error instanceof Failure ? error.with({ tryAgain: loginPath(provider, destination) }) : error
       })
     if (authorization === undefined) return await askForToken(deps, request, provider, destination, false)
 

@@ -98,14 +98,28 @@ const link = (href: string, text: string, primary = false): string =>
   `<a href="${escape(href)}"${primary ? ' class="primary"' : ''}>${escape(text)}</a>`
 
 const TITLES: Record<number, string> = {
-  401: 'You are not signed in',
-  403: 'That did not go through',
+  401: 'Please sign in',
   404: 'There is nothing here',
-  405: 'That did not go through',
   500: 'Something went wrong',
   502: 'The sign-in service had a problem',
-  503: 'Please try again in a moment',
+  503: 'That is not available right now',
   504: 'That took too long',
+}
+
+const titleOf = (status: number, code: string): string => {
+  if (code.startsWith('login')) return 'Sign-in did not finish'
+  if (status === 502 && code.startsWith('resource_server')) return 'The API had a problem'
+  return TITLES[status] ?? 'That did not go through'
+}
+
+/** What a sign-in remedies, with the words of its link. */
+const SIGN_IN: Record<string, string> = { session_required: 'Sign in', access_not_granted: 'Sign in again' }
+
+/** The way on from a failure: the login that it was part of, or one that remedies it. */
+const remedy = (code: string, tryAgain: string | undefined): { href: string; text: string } | undefined => {
+  const text = SIGN_IN[code]
+  if (text !== undefined) return { href: tryAgain ?? '/bff/login', text }
+  return tryAgain === undefined ? undefined : { href: tryAgain, text: 'Sign in again' }
 }
 
 /** The page of a request that failed: what happened, how to go on, and the id to tell an operator. */
@@ -115,16 +129,16 @@ export const errorPage = (error: {
   sentence: string
   requestId: string
   tryAgain: string | undefined
-}): Reply =>
-  page({
+}): Reply => {
+  const way = remedy(error.code, error.tryAgain)
+  return page({
     status: error.status,
-    title: error.code.startsWith('login')
-      ? 'Sign-in did not finish'
-      : (TITLES[error.status] ?? 'That did not go through'),
+    title: titleOf(error.status, error.code),
     text: error.sentence,
-    actions: `${error.tryAgain === undefined ? '' : link(error.tryAgain, 'Sign in again', true)}${link('/', 'Go to the front page', error.tryAgain === undefined)}`,
+    actions: `${way === undefined ? '' : link(way.href, way.text, true)}${link('/', 'Go to the front page', way === undefined)}`,
     facts: { Code: error.code, Request: error.requestId },
   })
+}
 
 /** The page that asks before signing out, since a link alone must not do it. `action` is a path of ours. */
 export const signOutPage = (action: string, formTargets: readonly string[]): Reply =>

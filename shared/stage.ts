@@ -23,5 +23,14 @@ export const backchannelLogoutUrl = (stage: Stage, providerName: string): string
 /** The URL of the public keys of our clients. */
 export const jwksUrl = (stage: Stage): string => `${stage.origin}/bff/jwks.json`
 
+/** The path at which a login of that provider starts over, to the same place. */
+export const loginPath = (provider: string | undefined, returnTo?: string): string => {
+  const parameters = new URLSearchParams({
+    ...(provider !== undefined && { provider }),
+    ...(returnTo !== undefined && { return_to: returnTo }),
+  })
+  return parameters.size === 0 ? '/bff/login' : `/bff/login?${parameters.toString()}`
+}
+
 /** The provider of a login that names none. */
 export const defaultProvider = (stage: Stage): string => stage.default_provider ?? Object.keys(stage.providers)[0] ?? ''

@@ -196,11 +196,15 @@ describe('a server that wants the request pushed', () => {
     ['is down', faults.webPage(503), 503, 'authorization_server_unavailable'],
     ['breaks off', faults.reset, 503, 'authorization_server_unavailable'],
     ['hangs', faults.hung, 503, 'authorization_server_unavailable'],
-  ])('and %s: a page says so, and no login has begun', async (_, fault, status, code) => {
+  ])('and %s: a page says so and leads back here, and no login has begun', async (_, fault, status, code) => {
     pushing.authorizationServer.plan('par', fault)
     const browser = pushing.newBrowser()
-    const page = await browser.navigate('/bff/login')
+    const page = await browser.navigate('/bff/login?return_to=/here')
     expectErrorPage(page, status, code)
+    expect(page.links[0]).toEqual({
+      href: `/bff/login?${new URLSearchParams({ provider: 'demo', return_to: `${pushing.origin}/here` }).toString()}`,
+      text: 'Sign in again',
+    })
     expect(page.setCookies).toEqual([])
     expect(pushing.authorizationServer.unmet()).toEqual([])
   })

@@ -45,9 +45,12 @@ describe('the error page', () => {
   })
 
   test.each([
-    [401, 'session_required', 'You are not signed in'],
+    [401, 'session_required', 'Please sign in'],
+    [403, 'csrf_rejected', 'That did not go through'],
     [404, 'route_not_allowed', 'There is nothing here'],
-    [503, 'store_unavailable', 'Please try again in a moment'],
+    [502, 'authorization_server_invalid', 'The sign-in service had a problem'],
+    [502, 'resource_server_unavailable', 'The API had a problem'],
+    [503, 'provider_not_ready', 'That is not available right now'],
     [418, 'whatever', 'That did not go through'],
   ])('has a title for status %i', (status, code, title) => {
     expect(textOf(errorPage({ ...error, status, code }))).toContain(`<title>${title}</title>`)
@@ -60,6 +63,13 @@ describe('the error page', () => {
       { href: '/', text: 'Go to the front page' },
     ])
     expect(linksOf(textOf(errorPage(error)))).toEqual([{ href: '/', text: 'Go to the front page' }])
+  })
+
+  test.each([
+    ['session_required', 401, 'Sign in'],
+    ['access_not_granted', 403, 'Sign in again'],
+  ])('offers the sign-in that %s asks for', (code, status, text) => {
+    expect(linksOf(textOf(errorPage({ ...error, code, status })))[0]).toEqual({ href: '/bff/login', text })
   })
 })
 
