@@ -33,6 +33,12 @@ const CLEAR_SITE_DATA = '"cache", "storage"'
 const givenReturnTo = (request: Request, settings: Stage): string | undefined =>
   query(request).has('return_to') ? returnTo(request, settings) : undefined
 
+/** Whether a page posted a form, rather than a script, which would follow a redirect to another origin and learn nothing. */
+const isPostedForm = (request: Request): boolean =>
+  isForm(request) &&
+  request.headers['x-csrf'] === undefined &&
+  (request.headers['sec-fetch-mode'] ?? 'navigate') === 'navigate'
+
 /** Where the browser ends its session at the authorization server; our state brings it back and carries on to the destination. */
 const logoutUrl = async (
   deps: Deps,
@@ -62,7 +68,7 @@ export const logout =
     }
     const cookies = [clearSessionCookie()]
     const headers = { 'clear-site-data': CLEAR_SITE_DATA }
-    if (!isForm(request)) return json(200, { logout_url: url ?? null }, { cookies, headers })
+    if (!isPostedForm(request)) return json(200, { logout_url: url ?? null }, { cookies, headers })
     const reply = redirect(303, url ?? destination ?? `${deps.stage.origin}/`, cookies)
     return { ...reply, headers: { ...reply.headers, ...headers } }
   }

@@ -69,6 +69,19 @@ describe('a fetch', () => {
     await expectDead(cookie)
   })
 
+  test.each([
+    ['with the header', true],
+    ['by the word of the browser alone', false],
+  ])(
+    'is told where the server ends its session, and not sent there, also where it posts a form %s',
+    async (_, csrf) => {
+      const headers = { 'Content-Type': 'application/x-www-form-urlencoded' }
+      const reply = await tab.fetch('/bff/logout', { method: 'POST', csrf, headers, body: 'a=b' })
+      expect([reply.status, reply.headers['location']]).toEqual([200, undefined])
+      expect(reply.json()['logout_url']).toMatch(/^http.*\/end_session\?/)
+    },
+  )
+
   test('takes three calls of the table, the record of the session first, and one of the server', async () => {
     const before = [stack.stack.awsCalls.length, stack.authorizationServer.requests.length]
     await signOut()
