@@ -34,7 +34,6 @@ const userAgentOf = async (deps: Deps, session: Session): Promise<string | undef
 export const listSessions =
   (deps: Deps): Endpoint =>
   async (request) => {
-    if (request.pathParameters['id'] !== undefined) throw new Failure('method_not_allowed', { allow: ['DELETE'] })
     const { session: current } = await requireLive(request, deps.sessions)
     const now = Math.floor(Date.now() / 1_000)
     const live = (await deps.endings.list(current.account)).filter((session) => isLive(session, now))
@@ -76,9 +75,17 @@ export const endSessions =
     return json(200, { ended: chosen.length }, { cookies })
   }
 
+/** Each of the two paths has methods of its own. */
+const refuseMethod: Endpoint = async ({ pathParameters }) => {
+  throw new Failure('method_not_allowed', {
+    allow: pathParameters['id'] === undefined ? ['GET', 'DELETE'] : ['DELETE'],
+  })
+}
+
 const deps = (): Deps => ({ stage: stage(), sessions: sessions(), endings: endings() })
 
 export const handler = edge('sessions', {
-  GET: (request) => listSessions(deps())(request),
+  GET: (request) => (request.pathParameters['id'] === undefined ? listSessions(deps()) : refuseMethod)(request),
   DELETE: (request) => endSessions(deps())(request),
+  ANY: refuseMethod,
 })

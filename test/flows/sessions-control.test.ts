@@ -116,6 +116,7 @@ describe('the list', () => {
     for (const [path, method, allowed] of [
       ['/bff/sessions', 'POST', 'GET, DELETE'],
       [`/bff/sessions/${await currentId(ada)}`, 'GET', 'DELETE'],
+      [`/bff/sessions/${await currentId(ada)}`, 'PUT', 'DELETE'],
     ] as const) {
       const reply = await ada.fetch(path, { method })
       expectProblem(reply, 405, 'method_not_allowed')
