@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import * as fc from 'fast-check'
 import { expect, test, vi } from 'vitest'
+import { fc } from '../support/seeded.ts'
 import { peace } from './process.ts'
 import { carryOut, type Plan, type Step } from './scenario.ts'
 import { variants } from './variants.ts'
@@ -23,7 +23,6 @@ const use = (world: World): void => {
 }
 
 const seeds = Number(process.env['SEEDS'] ?? 200)
-const seed = Number(process.env['SEED'] ?? 1)
 
 const steps = (most: number): fc.Arbitrary<Step[]> =>
   fc.array(
@@ -81,7 +80,7 @@ test.each(cases)(
       fc.asyncProperty(plans({ ...of, trouble: peace }, fc.constant(peace)), async (plan) => {
         expect(await carryOut(plan, {}, use)).toEqual([])
       }),
-      { numRuns: seeds, seed },
+      { numRuns: seeds },
     )
   },
   600_000,
@@ -94,7 +93,7 @@ test.each(cases)(
       fc.asyncProperty(plans(of, someTrouble), async (plan) => {
         expect(await carryOut(plan, {}, use)).toEqual([])
       }),
-      { numRuns: seeds, seed },
+      { numRuns: seeds },
     )
   },
   600_000,
@@ -115,7 +114,7 @@ test.each(variants)(
       fc.asyncProperty(plans(of, fc.constant(trouble)), async (plan) => {
         expect(await carryOut(plan, variant, use)).toEqual([])
       }),
-      { numRuns: 1_000, seed, endOnFailure: true },
+      { numRuns: 1_000, endOnFailure: true },
     )
     expect(found.failed).toBe(true)
   },

@@ -56,14 +56,15 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
   use(world)
   const violations = new Set<string>()
   const violation = (what: string): void => void violations.add(what)
-  const savedTokens = new Set<string>()
+  /** Since when, by the world's time. */
+  const savedTokens = new Map<string, number>()
   const store = createStore((item) => {
     for (const sealed of item.sk.startsWith('G#') ? [item['sealed'], item['routes']] : []) {
       if (!(sealed instanceof Uint8Array)) continue
       for (const [token] of Buffer.from(sealed)
         .toString()
         .matchAll(/[ax]t-\d+-\d+/g))
-        savedTokens.add(token)
+        savedTokens.set(token, savedTokens.get(token) ?? world.now())
     }
     if (typeof item['ttl'] !== 'number') violation(`I10: ${item.sk.slice(0, 2)} without ttl`)
   })
@@ -78,7 +79,7 @@ export const carryOut = async (plan: Plan, variant: Variant, use: (world: World)
     // One lease serves for all tokens of a grant: whoever waits may have to wait for each.
     slowness: plan.routes === true ? 0.35 : 0.9,
     leastApartMs: leaseMs * 0.55,
-    saved: (token) => savedTokens.has(token),
+    savedMs: (token) => savedTokens.get(token),
     onUnheard: (account) => {
       if (plan.shared) standOnNothing(account)
     },

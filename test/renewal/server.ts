@@ -59,8 +59,8 @@ export interface ServerOptions {
   leastApartMs: number
   /** How much of that time a slow answer takes. */
   slowness: number
-  /** Whether an access token was saved by now. */
-  saved: (accessToken: string) => boolean
+  /** When an access token was saved first. */
+  savedMs: (accessToken: string) => number | undefined
   /** Hears of an account whose new grant nobody will know of. */
   onUnheard: (account: string) => void
   /** What must never happen has happened. */
@@ -70,7 +70,8 @@ export interface ServerOptions {
 /** An authorization server that nobody has signed in at yet. */
 export const createServer = (options: ServerOptions): Server => {
   const { world, rotation, oneGrantPerUser, accessTokenSeconds, timeoutMs, slowness, leastApartMs } = options
-  const { saved, onUnheard, violation } = options
+  const { savedMs, onUnheard, violation } = options
+  const saved = (accessToken: string): boolean => savedMs(accessToken) !== undefined
   const grants: ServerGrant[] = []
   const codes = new Map<string, ServerGrant>()
   const accessTokens = new Map<string, { grant: ServerGrant; endsMs: number; audience: string; revoked: boolean }>()
@@ -117,9 +118,15 @@ export const createServer = (options: ServerOptions): Server => {
     return issue(grant, audience)
   }
 
+  /** Whether new tokens of its grant were saved after that time, by whomever. */
+  const isSavedSince = (token: string, sinceMs: number): boolean => {
+    const grant = grantOf(token)
+    return [...accessTokens].some(([one, of]) => of.grant === grant && (savedMs(one) ?? 0) > sinceMs)
+  }
+
   /**
    * A refresh token comes a second time only where the first time led to nothing, for a reason that nobody can do anything about; and then
-   * not before the lease of the first is over.
+   * not before the lease of the first is over. One that is not replaced belongs to whatever is saved anew.
    */
   const judge = (token: string, presentation: Presentation): void => {
     const others = presentations.get(token) ?? []
@@ -128,7 +135,7 @@ export const createServer = (options: ServerOptions): Server => {
       const [first, second] = other.sentMs <= presentation.sentMs ? [other, presentation] : [presentation, other]
       const isSaved = first.given !== undefined && saved(first.given)
       const refused = first === other && first.given === undefined
-      if (refused || (rotation === 'reusable' && isSaved)) continue
+      if (refused || (rotation === 'reusable' && isSavedSince(token, first.sentMs))) continue
       const excused = first.lost || first.process.excused() || (!isSaved && first.process.metFaults())
       if (!excused) violation(`I1: ${token} came twice for no good reason`)
       else if (second.sentMs - first.sentMs < leastApartMs) violation(`I2: ${token} came twice under one lease`)
@@ -158,15 +165,15 @@ export const createServer = (options: ServerOptions): Server => {
     return isExchanged(token) || known.grant.live
   }
 
-  /** A token that has been saved, and is far from its end, is not asked for again. */
-  const exchange = (subject: string, audience: string): TokenReply => {
+  /** A token that has been saved, and is far from its end, is not asked for again; a request may be held up until another one's is there. */
+  const exchange = (subject: string, audience: string, lost: boolean): TokenReply => {
     const known = accessTokens.get(subject)
     if (known === undefined || !isGood(subject)) throw new Failure('server_refused')
     for (const [token, other] of accessTokens) {
       const same = isExchanged(token) && other.grant === known.grant && other.audience === audience
       const leftMs = other.endsMs - world.now()
       // Renewed at a quarter of its life; clocks differ by a second, and count whole ones.
-      if (same && isGood(token) && saved(token) && leftMs > accessTokenSeconds * 250 + 2_500)
+      if (!lost && same && isGood(token) && saved(token) && leftMs > accessTokenSeconds * 250 + 2_500)
         violation(`I12: ${audience} was asked for again, though ${token} was there`)
     }
     return issue(known.grant, audience, 'xt')
@@ -237,12 +244,14 @@ export const createServer = (options: ServerOptions): Server => {
       checkCallback: (_, parameters) => parameters,
       push: () => Promise.reject(new Error('no PAR here')),
       userInfo: () => Promise.reject(new Error('no UserInfo here')),
-      exchange: (_, subject, { audience = '' }) =>
-        send(
-          process,
-          () => exchange(subject, audience),
-          () => onFault('exchange'),
-        ),
+      exchange: (_, subject, { audience = '' }) => {
+        let lost = false
+        const lose = (): void => {
+          lost = true
+          onFault('exchange')
+        }
+        return send(process, () => exchange(subject, audience, lost), lose)
+      },
       redeem: (_, parameters, { resource = '' }) => {
         let heard = true
         const lose = (): void => {
