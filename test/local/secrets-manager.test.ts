@@ -11,10 +11,10 @@ import {
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager'
-import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { generateSecretString } from '../../infra/local/secret-generation.ts'
 import { type SecretsManager, startSecretsManager } from '../../infra/local/secrets-manager.ts'
+import { fc } from '../support/seeded.ts'
 
 let server: SecretsManager
 let client: SecretsManagerClient

@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import * as fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { loseReply, REGION, type AwsServer, type Gate } from '../../infra/local/aws-call.ts'
 import { startDynamoDb } from '../../infra/local/dynamodb.ts'
@@ -11,6 +10,7 @@ import { createSealer } from '../../shared/seal.ts'
 import { createTable, type Key, type Table } from '../../shared/table.ts'
 import type { Tasks } from '../../shared/tasks.ts'
 import { failing } from '../support/aws-faults.ts'
+import { fc } from '../support/seeded.ts'
 
 /** How the authorization server meets one refresh: `lost` and `crashed` have happened there, `silent` and `dead` have not. */
 const answers = ['ok', 'ok', 'ok', 'refused connection', 'lost', 'silent', 'crashed', 'dead'] as const

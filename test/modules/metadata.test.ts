@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../shared/errors.ts'
 import type { IncomingReply, Send } from '../../shared/http.ts'
 import { jsonObject } from '../../shared/json-reply.ts'
 import { discover, judgeMetadata } from '../../shared/metadata.ts'
+import { fc } from '../support/seeded.ts'
 
 const vectors: { issuer_or_endpoint_url: { value: string }[] } = JSON.parse(
   readFileSync(join(import.meta.dirname, '../fixtures/attack-strings.json'), 'utf8'),

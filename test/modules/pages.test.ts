@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { assert, constantFrom, oneof, property, string } from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { apiTokenPage, errorPage, signedOutPage, signOutPage, STYLE_HASH, styleSheet } from '../../lambdas/pages.ts'
 import { formsOf, linksOf, visibleText } from '../support/html.ts'
+import { fc } from '../support/seeded.ts'
 
 const error = { status: 400, code: 'login_invalid', sentence: 'A sentence.', requestId: 'req=1', tryAgain: undefined }
 const question = {
@@ -110,14 +110,14 @@ const skeletonOf = (page: string): string[] =>
   )
 
 test('whatever a value holds, it stays text: no element, no attribute, no entity of its own', () => {
-  const hostile = oneof(
-    string({ unit: constantFrom(...'< > " \' & / = ; - ! a script'.split(' '), ' ') }),
-    constantFrom('</dd><script>alert(1)</script>', '" onclick="x', "' autofocus onfocus='x", '&lt;b&gt;', '<!--'),
+  const hostile = fc.oneof(
+    fc.string({ unit: fc.constantFrom(...'< > " \' & / = ; - ! a script'.split(' '), ' ') }),
+    fc.constantFrom('</dd><script>alert(1)</script>', '" onclick="x', "' autofocus onfocus='x", '&lt;b&gt;', '<!--'),
   )
   const written = hostile.map((text) => text.replace(/[\r\n]/g, '')).filter((text) => text !== '')
   const plain = errorPage({ ...error, tryAgain: '/bff/login' })
-  assert(
-    property(written, (text) => {
+  fc.assert(
+    fc.property(written, (text) => {
       const page = textOf(
         errorPage({ status: 400, code: text, sentence: text, requestId: text, tryAgain: `/bff/login?${text}` }),
       )

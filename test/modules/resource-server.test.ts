@@ -1,9 +1,9 @@
-import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { checkStage } from '../../infra/stage-file.ts'
 import { Failure } from '../../shared/errors.ts'
 import { resolveCall } from '../../shared/resource-server.ts'
 import type { Request } from '../../shared/message.ts'
+import { fc } from '../support/seeded.ts'
 
 const target = 'https://orders.example.com/base'
 const stage = checkStage('test', {

@@ -1,4 +1,3 @@
-import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   accountOf,
@@ -12,6 +11,7 @@ import {
   type Purpose,
   type SealingKeys,
 } from '../../shared/seal.ts'
+import { fc } from '../support/seeded.ts'
 
 const keys: SealingKeys = {
   current: 'k2',
