@@ -8,5 +8,7 @@ export default defineConfig({
     maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    // What every function has, for tests that call its code in their own process.
+    env: { COATCHECK_STACK: 'coatcheck-test' },
   },
 })

@@ -53,6 +53,7 @@ const mistakes: readonly (readonly [mistake: string, stage: object])[] = [
   ['An idle end after the absolute end', { ...smallest, session: { idle_seconds: 7_200, absolute_seconds: 3_600 } }],
   ['A number out of range', { ...smallest, renewal: { authorization_server_timeout_seconds: 30 } }],
   ['A log retention CloudWatch does not know', { ...smallest, logs: { retention_days: 10 } }],
+  ['Alarms to an address', { ...smallest, alarms: { topic_arn: 'on-call@example.com' } }],
 ]
 
 const complaintAbout = (stage: object): string => {
@@ -171,7 +172,7 @@ Each fault is one line that names the setting and says what to write. These are 
 |---|---|
 ${complaints.join('\n')}
 
-A stage may come to 3,000 bytes with its defaults filled in. It travels in the environment of each function, which holds 4,096.
+A stage may come to 3,000 bytes with its defaults filled in, not counting \`alarms\`. It travels in the environment of each function, which holds 4,096.
 
 ## What the functions read
 
@@ -179,7 +180,8 @@ The stack sets these variables; there is nothing to set by hand.
 
 | variable | value |
 |---|---|
-| \`COATCHECK_STAGE\` | the stage with its defaults, as JSON |
+| \`COATCHECK_STAGE\` | the stage with its defaults and without \`alarms\`, as JSON |
+| \`COATCHECK_STACK\` | name of the stack, which metrics go by |
 | \`COATCHECK_TABLE\` | name of the table |
 | \`COATCHECK_SEALING_SECRET\` | ARN of the secret with the sealing keys |
 | \`COATCHECK_PROVIDER_SECRETS\` | ARN of each provider's secret, as JSON by provider name |

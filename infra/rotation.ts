@@ -59,11 +59,14 @@ const addRotate = (stack: Stack, names: readonly string[], props: RotationProps)
   return rotate
 }
 
-/** What an operator registers, an operator rotates: everything here is for the clients that are ours. */
-export const addRotation = (stack: Stack, props: RotationProps): void => {
+/**
+ * What an operator registers, an operator rotates: everything here is for the clients that are ours.
+ * @returns the functions that do it, by the names of their bundles
+ */
+export const addRotation = (stack: Stack, props: RotationProps): Record<string, IFunction> => {
   const { secretArns, environment, logRetentionDays } = props
   const ours = Object.entries(props.stage.providers).filter(([, { client }]) => client !== 'static')
-  if (ours.length === 0) return
+  if (ours.length === 0) return {}
   const rotated = ours.filter(([, { rotation }]) => rotation.mode !== 'off').map(([name]) => name)
   const rotate = rotated.length === 0 ? undefined : addRotate(stack, rotated, props)
   const arnsOf = (names: readonly string[]): string[] => names.flatMap((name) => secretArns[name] ?? [])
@@ -86,4 +89,5 @@ export const addRotation = (stack: Stack, props: RotationProps): void => {
     schedule: Schedule.rate(Duration.hours(1)),
     targets: [new LambdaFunction(upkeep)],
   })
+  return { upkeep, ...(rotate && { rotate }) }
 }

@@ -4,11 +4,13 @@ import type { StackProps } from 'aws-cdk-lib'
 import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
 import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations'
 import { AttributeType, BillingMode, Table, TableEncryption } from 'aws-cdk-lib/aws-dynamodb'
+import type { IFunction } from 'aws-cdk-lib/aws-lambda'
 import { LogGroup } from 'aws-cdk-lib/aws-logs'
 import type { RetentionDays } from 'aws-cdk-lib/aws-logs'
 import { CfnSecret, Secret } from 'aws-cdk-lib/aws-secretsmanager'
 import type { Construct } from 'constructs'
 import type { Stage } from '../shared/config.ts'
+import { addAlarms } from './alarms.ts'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
 import { background, bundleEntries, dynamoDb, flows } from './flows.ts'
@@ -35,7 +37,8 @@ export class CoatcheckStack extends Stack {
   constructor(scope: Construct, id: string, { stage, bundles = bundle(bundleEntries), ...props }: CoatcheckStackProps) {
     super(scope, id, { description: 'Coatcheck: a token-exchange backend-for-frontend', ...props })
     const removalPolicy = stage.removal === 'retain' ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY
-    const { $schema: _, ...settings } = stage
+    // What functions do not need has no place in their environment.
+    const { $schema: _, alarms: __, ...settings } = stage
     const stageText = JSON.stringify(settings)
     if (Buffer.byteLength(stageText) > STAGE_LIMIT_BYTES) {
       throw new StageFault('file', [
@@ -81,6 +84,7 @@ export class CoatcheckStack extends Stack {
 
     const environment = {
       COATCHECK_STAGE: stageText,
+      COATCHECK_STACK: this.stackName,
       COATCHECK_TABLE: table.tableName,
       COATCHECK_SEALING_SECRET: sealingSecret.secretArn,
       COATCHECK_PROVIDER_SECRETS: this.toJsonString(secretArns),
@@ -123,6 +127,7 @@ export class CoatcheckStack extends Stack {
     })
     worker.configureAsyncInvoke({ retryAttempts: 2, maxEventAge: Duration.hours(1) })
 
+    const functions: Record<string, IFunction> = { background: worker }
     // Who ends a grant that sessions share marks it first.
     const perUser = Object.values(stage.providers).some((provider) => provider.grants === 'per-user')
     for (const [name, flow] of Object.entries(flows)) {
@@ -143,6 +148,7 @@ export class CoatcheckStack extends Stack {
           { actions: ['lambda:InvokeFunction'], resources: flow.tasks ? [worker.functionArn] : [] },
         ],
       })
+      functions[name] = handler
       for (const route of flow.routes) {
         const integration = new HttpLambdaIntegration(`${name}-integration`, handler)
         api.addRoutes({ path: route, methods: [HttpMethod.ANY], integration })
@@ -150,7 +156,7 @@ export class CoatcheckStack extends Stack {
     }
 
     const registrations = this.register(stage, Object.values(secretArns), bundles, environment)
-    addRotation(this, {
+    const rotation = addRotation(this, {
       ...shared,
       stage,
       folderOf: (name) => bundles.folderOf(name),
@@ -160,6 +166,7 @@ export class CoatcheckStack extends Stack {
       operatorSecrets: (providers) => this.operatorSecrets(stage, providers),
       registrations,
     })
+    addAlarms(this, { stage, functions: { ...functions, ...rotation } })
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
     new CfnOutput(this, 'TableName', { value: table.tableName })
     new CfnOutput(this, 'SealingKeysSecret', {

@@ -5,7 +5,7 @@ import { hashHandle, pseudonym } from '../shared/seal.ts'
 import type { Session } from '../shared/sessions.ts'
 import type { Key } from '../shared/table.ts'
 import { sessionTicket } from '../shared/user-agent.ts'
-import { logger } from './runtime.ts'
+import { logger, stackName } from './runtime.ts'
 import { sourceFrames } from './source-frames.ts'
 
 /**
@@ -61,19 +61,23 @@ export const endedSessions = (sessions: readonly Session[]): Facts => {
   return { count: sessions.length, sessions: names, account: pseudonym(account), provider }
 }
 
-/** A line that CloudWatch takes for a metric (its "Specification: embedded metric format"). */
+/** A line that CloudWatch takes for a metric (its "Specification: embedded metric format"), by the name of our stack before all else. */
 const emit = (name: string, unit: 'Count' | 'None', dimensions: string[][], members: Facts): void => {
-  const description = { Namespace: 'Coatcheck', Dimensions: dimensions, Metrics: [{ Name: name, Unit: unit }] }
-  const metric = { _aws: { Timestamp: Date.now(), CloudWatchMetrics: [description] }, ...members }
-  process.stdout.write(`${JSON.stringify(metric)}\n`)
+  const ofStack = dimensions.map((set) => ['stack', ...set])
+  const description = { Namespace: 'Coatcheck', Dimensions: ofStack, Metrics: [{ Name: name, Unit: unit }] }
+  const directive = { Timestamp: Date.now(), CloudWatchMetrics: [description] }
+  process.stdout.write(`${JSON.stringify({ _aws: directive, stack: stackName(), ...members })}\n`)
 }
 
 /** One more of that outcome. */
 const count = (flow: string, outcome: string): void =>
   emit('count', 'Count', [['outcome'], ['flow', 'outcome']], { flow, outcome, count: 1 })
 
-/** How much there is of something at a provider now. */
-export const gauge = (name: 'secret_days_left' | 'orphaned_registrations', provider: string, value: number): void =>
+/** What is measured every hour of each provider. */
+export const gauges = ['secret_days_left', 'secret_near_expiry', 'orphaned_registrations'] as const
+
+/** How much there is of something at a provider now; 1 or 0 where it is a question. */
+export const gauge = (name: (typeof gauges)[number], provider: string, value: number): void =>
   emit(name, 'None', [['provider']], { provider, [name]: value })
 
 const write = (level: 'info' | 'warn' | 'error', line: string, entry: Facts): void => {

@@ -49,6 +49,9 @@ const variable = (name: string): string => {
 /** What the stage file says. */
 export const stage = /* @__PURE__ */ once(() => readStage(variable('COATCHECK_STAGE')))
 
+/** What CloudFormation calls the stack: unique in an account and region. */
+export const stackName = /* @__PURE__ */ once(() => variable('COATCHECK_STACK'))
+
 /** The log, one JSON object a line. */
 export const logger = /* @__PURE__ */ once(() => {
   const level = stage().logs.level

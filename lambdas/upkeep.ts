@@ -8,7 +8,7 @@ import { clientsOf } from '../shared/registration-changes.ts'
 import { isInPlace, parsePending } from '../shared/registration-record.ts'
 import type { Registration } from '../shared/registration-record.ts'
 import { unregister } from '../shared/registration.ts'
-import { isDue, isOver, isOverdue, retired } from '../shared/retirement.ts'
+import { isDue, isNearExpiry, isOver, isOverdue, retired } from '../shared/retirement.ts'
 import { attemptsIn, isPending, openRotation } from '../shared/rotation.ts'
 import { PENDING } from '../shared/secrets.ts'
 import type { SecretVersions } from '../shared/secrets.ts'
@@ -100,7 +100,10 @@ export const upkeep = (deps: Deps) => {
     if (secret === undefined || settings === undefined || settings.client === 'static') return
     const { registration } = await createProviderSecret(deps.versions, secret).read()
     const { client_secret_expires_at: ends = 0 } = registration?.current ?? {}
-    if (ends !== 0) gauge('secret_days_left', provider, (ends - nowSeconds()) / DAY_SECONDS)
+    if (registration !== undefined && ends !== 0) {
+      gauge('secret_days_left', provider, (ends - nowSeconds()) / DAY_SECONDS)
+      gauge('secret_near_expiry', provider, Number(isNearExpiry(registration.current, nowSeconds())))
+    }
 
     const rotates = settings.rotation.mode !== 'off'
     const isWaiting = isPending(await deps.versions.labels(secret))

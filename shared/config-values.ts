@@ -83,6 +83,16 @@ export const privateNetwork = z
     ),
   )
 
+/** A topic that CloudWatch can notify (SNS, not FIFO). */
+export const topicArn = z
+  .string()
+  .check(
+    z.regex(
+      /^arn:aws[\w-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
+      'must be the ARN of a standard SNS topic, for example arn:aws:sns:eu-central-1:123456789012:alarms',
+    ),
+  )
+
 /** Headers that say how a message travels or who sends it, or that are ours. */
 const TAKEN_HEADERS =
   /^(connection|content-.*|cookie|expect|host|keep-alive|origin|proxy-.*|referer|sec-.*|te|trailer|transfer-encoding|upgrade|x-csrf)$/i

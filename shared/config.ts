@@ -1,6 +1,6 @@
 import * as z from 'zod/mini'
 import { provider } from './config-provider.ts'
-import { describe, headerName, name, origin, plainUrl, privateNetwork, seconds } from './config-values.ts'
+import { describe, headerName, name, origin, plainUrl, privateNetwork, seconds, topicArn } from './config-values.ts'
 import { exchange, routeFaults } from './config-route.ts'
 import { certificateFaults } from './server-origins.ts'
 import { applyProfiles, contradictions } from './profiles.ts'
@@ -91,6 +91,13 @@ const logs = z.strictObject({
   ),
 })
 
+const alarms = z.strictObject({
+  topic_arn: describe(
+    topicArn,
+    "SNS topic that alarms notify, in the stack's region; CloudWatch must be allowed to publish to it. See docs/operations.md.",
+  ),
+})
+
 export const stageSchema = z
   .strictObject({
     $schema: describe(z.optional(z.string()), 'Where editors find the JSON schema.'),
@@ -114,6 +121,10 @@ export const stageSchema = z
     session: describe(z.prefault(session, {}), 'When sessions end.'),
     renewal: describe(z.prefault(renewal, {}), 'How grants are renewed.'),
     logs: describe(z.prefault(logs, {}), 'Logging.'),
+    alarms: describe(
+      z.optional(alarms),
+      'Whom alarms notify. Left out: the stack has its alarms, and they notify nobody. Functions do not get to see this setting.',
+    ),
     removal: describe(
       z._default(z.enum(['retain', 'destroy']), 'retain'),
       'What happens to the table and the secrets when the stack is deleted.',

@@ -35,12 +35,25 @@ const LEAST_SECONDS = 3 * 3_600
 const MOST_SECONDS = 30 * 86_400
 const UNKNOWN_LIFETIME_SECONDS = 30 * 86_400
 
+/** How long before its end a secret is to be followed by another, and how long it is still good, in seconds. None where it does not end. */
+const timeOf = (client: Client, nowSeconds: number): { lead: number; lifetime: number; left: number } | undefined => {
+  const { client_secret_expires_at: ends = 0, registered_at: since = ends - UNKNOWN_LIFETIME_SECONDS } = client
+  if (ends === 0) return undefined
+  const lifetime = ends - since
+  return { lead: Math.min(Math.max(lifetime / 3, LEAST_SECONDS), MOST_SECONDS), lifetime, left: ends - nowSeconds }
+}
+
 /**
  * Whether the secret of a client is to be followed by another now: when a third of its time is left, but not more than 30 days and not less
  * than three hours before its end (RFC 7591 section 3.2.1: 0 means never).
  */
 export const isDue = (client: Client, nowSeconds: number): boolean => {
-  const { client_secret_expires_at: ends = 0, registered_at: since = ends - UNKNOWN_LIFETIME_SECONDS } = client
-  if (ends === 0) return false
-  return ends - nowSeconds < Math.min(Math.max((ends - since) / 3, LEAST_SECONDS), MOST_SECONDS)
+  const time = timeOf(client, nowSeconds)
+  return time !== undefined && time.left < time.lead
+}
+
+/** Whether two thirds of the time in which the secret was to be followed by another have passed, so that somebody should look. */
+export const isNearExpiry = (client: Client, nowSeconds: number): boolean => {
+  const time = timeOf(client, nowSeconds)
+  return time !== undefined && time.left < Math.min(time.lead, time.lifetime) / 3
 }

@@ -178,6 +178,11 @@ export async function createResources(
         const name = nameOf('LogGroupName', 255)
         return { ref: name, attributes: { Arn: `arn:aws:logs:${REGION}:${ACCOUNT_ID}:log-group:${name}:*` } }
       }
+      case 'AWS::CloudWatch::Alarm': {
+        // Metrics go no further than the log here, so there is nothing to watch.
+        const name = nameOf('AlarmName', 255)
+        return { ref: name, attributes: { Arn: `arn:aws:cloudwatch:${REGION}:${ACCOUNT_ID}:alarm:${name}` } }
+      }
       default:
         throw new Error(`the local run does not know the resource type ${type}`)
     }

@@ -233,11 +233,15 @@ test('every metric is one that CloudWatch takes from a log line', () => {
     expect(CloudWatchMetrics).toEqual([
       {
         Namespace: 'Coatcheck',
-        Dimensions: [['outcome'], ['flow', 'outcome']],
+        Dimensions: [
+          ['stack', 'outcome'],
+          ['stack', 'flow', 'outcome'],
+        ],
         Metrics: [{ Name: 'count', Unit: 'Count' }],
       },
     ])
     expect(members).toEqual({
+      stack: 'coatcheck-local',
       flow: expect.stringMatching(/^[a-z-]{1,32}$/),
       outcome: expect.stringMatching(/^[a-z_]{1,40}$/),
       count: 1,

@@ -149,6 +149,7 @@ describe('the functions', () => {
     const names = [
       'PROVIDER_SECRETS',
       'SEALING_SECRET',
+      'STACK',
       'STAGE',
       'TABLE',
       ...(startsTasks.includes(flow) ? ['BACKGROUND'] : []),
@@ -156,6 +157,7 @@ describe('the functions', () => {
     expect(Object.keys(Variables).toSorted()).toEqual(names.map((name) => `COATCHECK_${name}`).toSorted())
     expect(text(Variables)).not.toMatch(/resolve:secretsmanager|client_secret/)
     expect(JSON.parse(String(Variables['COATCHECK_STAGE']))).toMatchObject({ origin: stage.origin, removal: 'retain' })
+    expect(Variables['COATCHECK_STACK']).toBe('coatcheck-local')
   })
 
   test.each(flows)('%s is one ES module with its source map, and nothing of the CDK or of tests', (flow) => {

@@ -100,6 +100,9 @@ const notHeaders = [
   1,
   null,
 ]
+const topic = 'arn:aws:sns:eu-central-1:123456789012:alarms'
+const notTopics = [`${topic}.fifo`, `${topic}:1`, `${topic}*`, `${topic}\n`, topic.replace('sns', 'sqs'), '', 1, huge]
+const notSecrets = ['', 'a b', 'name\n', 'arn:aws:iam::1:role/x', 'x'.repeat(513), 1, null]
 const notNames = ['', 'A', 'a_b', '-a', '9a', 'a/b', 'a.b', 'ä', 'x'.repeat(33), 1, null]
 
 /** Every setting, with values that nobody may write. */
@@ -128,16 +131,8 @@ const refused: Record<string, unknown[]> = {
   'providers.main.rotation.mode': ['', 'Keys', 'weekly', 1, null],
   'providers.main.profile': ['', 'Coder', 'keycloak', 1, null, []],
   'providers.main.rotation.every_days': [0, 1_001, -1, 1.5, '30', null, [], true, 1e99],
-  'providers.main.initial_access_token_secret': [
-    '',
-    'a b',
-    'name\n',
-    'arn:aws:iam::1:role/x',
-    'x'.repeat(513),
-    1,
-    null,
-  ],
-  'providers.main.certificate_secret': ['', 'a b', 'name\n', 'arn:aws:iam::1:role/x', 'x'.repeat(513), 1, null],
+  'providers.main.initial_access_token_secret': notSecrets,
+  'providers.main.certificate_secret': notSecrets,
   'providers.main.endpoint_origins': [null, 'https://a.example', many(9)],
   default_provider: [...notNames, 'nobody', '__proto__', 'constructor'],
   apis: [null, [], 'orders'],
@@ -165,6 +160,8 @@ const refused: Record<string, unknown[]> = {
   'renewal.authorization_server_timeout_seconds': notSeconds(1, 8),
   logs: [null, []],
   'logs.level': ['', 'INFO', 'trace', 1, null],
+  alarms: [null, [], 'arn:aws:sns:eu-central-1:123456789012:alarms', {}],
+  'alarms.topic_arn': [undefined, ...notTopics],
   'logs.retention_days': [0, 2, 10, 10_000, 1.5, '90', null],
   removal: ['', 'keep', 'Destroy', true, null],
 }

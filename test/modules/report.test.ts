@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { bundleEntries } from '../../infra/flows.ts'
 import { audit, auditEvents, reportFailure } from '../../lambdas/report.ts'
-import { Failure, reasons } from '../../shared/errors.ts'
+import { Failure } from '../../shared/errors.ts'
 import { recordStage } from '../support/records-of-today.ts'
 
 /** The lines that functions write, and whether the document about them is right. */
@@ -93,22 +93,5 @@ describe('docs/audit.md', () => {
       })
       expect([name, new Set(quoted(by))]).toEqual([name, new Set(writers)])
     }
-  })
-
-  test('suggests alarms on outcomes that there are', () => {
-    const outcomes = new Set<string>([...Object.keys(reasons), ...auditEvents])
-    const alarms = rows('| alarm | on `count` of the outcome | over | means |')
-    expect(alarms.length).toBeGreaterThan(8)
-    const named = alarms.flatMap(([, on]) => quoted(on))
-    expect(named.filter((name) => !outcomes.has(name))).toEqual([])
-    expect(alarms.filter(([, on]) => quoted(on).length === 0)).toEqual([])
-  })
-
-  test('names every reason that needs an operator', () => {
-    const [, alarms = ''] = document.split('## Alarms to set')
-    const known = new Set(quoted(alarms))
-    const errors = Object.entries(reasons).filter(([, { level }]) => level === 'error')
-    const left = errors.map(([reason]) => reason).filter((reason) => !known.has(reason))
-    expect(left).toEqual([])
   })
 })

@@ -151,6 +151,10 @@ describe('a secret that expires', () => {
     expect((await own.stored()).current.client_id === before.current.client_id).toBe(!isRotated)
     const days = expiring.logs.flatMap(({ line }) => /"secret_days_left":([\d.]+)/.exec(line)?.[1] ?? [])
     expect(days.map(Number)).toEqual([expect.closeTo(clientSecretSeconds / 86_400, 2)])
+    const near = expiring.logs.flatMap(
+      ({ line }) => /"provider":"demo","secret_near_expiry":(\d)/.exec(line)?.[1] ?? [],
+    )
+    expect(near, 'it has just been issued').toEqual(['0'])
     own.close()
     await expiring.close()
   })
