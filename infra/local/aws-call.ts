@@ -189,13 +189,13 @@ export function accessKeyOf(request: IncomingMessage, expectedService: AwsCall['
 }
 
 /** The JSON object in a request's body. Throws `AwsRefusal` where it is too large or something else. */
-export async function readInput(request: IncomingMessage, limitBytes = maxBodyBytes): Promise<Record<string, unknown>> {
+async function readInput(request: IncomingMessage): Promise<Record<string, unknown>> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of request) {
     chunks.push(chunk)
     bytes += chunk.length
-    if (bytes > limitBytes)
+    if (bytes > maxBodyBytes)
       throw new AwsRefusal({ status: 413, type: 'RequestEntityTooLargeException', message: 'Request is too large' })
   }
   let input: unknown

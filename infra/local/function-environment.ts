@@ -5,6 +5,7 @@ import { ACCOUNT_ID, REGION } from './aws-call.ts'
 export interface FunctionDefinition {
   logicalId: string
   functionName: string
+  description: string
   arn: string
   logGroupName: string
   runtime: string

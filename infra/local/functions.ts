@@ -52,6 +52,7 @@ export interface FunctionPool {
 /** A failed invocation as Lambda reports it: `errorType` such as `Runtime.ExitError`, `Sandbox.Timedout` or the thrown error's name. */
 export class FunctionError extends Error {
   readonly errorType: string
+  readonly errorMessage: string
   readonly functionName: string
 
   constructor(
@@ -61,6 +62,7 @@ export class FunctionError extends Error {
     super(`${errorType}: ${errorMessage}`)
     this.name = 'FunctionError'
     this.errorType = errorType
+    this.errorMessage = errorMessage
     this.functionName = functionName
   }
 }

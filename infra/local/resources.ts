@@ -78,6 +78,7 @@ export function functionDefinition(
   return {
     logicalId,
     functionName,
+    description: textOf(properties['Description'], ''),
     arn: `arn:aws:lambda:${REGION}:${ACCOUNT_ID}:function:${functionName}`,
     logGroupName: textOf(isRecord(logging) ? logging['LogGroup'] : undefined, `/aws/lambda/${functionName}`),
     runtime: String(properties['Runtime']),

@@ -27,6 +27,7 @@ function poolOf(source: string, { environment = {}, timeoutSeconds = 5, runtime,
     definition: {
       logicalId: 'Login-1a',
       functionName: 'test-login',
+      description: 'Test',
       arn: 'arn:aws:lambda:us-east-1:000000000000:function:test-login',
       logGroupName: '/aws/lambda/test-login',
       runtime: runtime ?? 'nodejs24.x',
