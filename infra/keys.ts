@@ -1,12 +1,12 @@
 // `npm run keys`: an operator lists, rotates and removes the keys that seal cookies and records. Values are never shown.
 import { randomBytes } from 'node:crypto'
-import { parseArgs } from 'node:util'
 import {
   GetSecretValueCommand,
   PutSecretValueCommand,
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager'
+import { argumentsOf, Refusal, runCommand } from './operator.ts'
 
 const help = `The keys that seal Coatcheck's cookies and records.
 
@@ -21,9 +21,6 @@ The secret is the output SealingKeysSecret of the stack. Credentials and region 
 (AWS_PROFILE, AWS_REGION, ...). Functions notice a new key when they first meet it, and use it themselves within 15
 minutes; a key is safe to forget once the longest session (absolute_seconds of the stage) has passed since then.
 `
-
-/** A mistake of the operator, or of the secret: a sentence that says what to do. */
-class Refusal extends Error {}
 
 /** The secret's value: `current` and keys by id, and which version of the secret that is. */
 interface Keys {
@@ -100,7 +97,7 @@ const list = ({ current, byId }: Keys): string =>
     .join('')
 
 const run = async (argv: string[]): Promise<string> => {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = argumentsOf({
     args: argv,
     allowPositionals: true,
     options: { secret: { type: 'string' }, yes: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
@@ -121,11 +118,4 @@ const run = async (argv: string[]): Promise<string> => {
   return list(changed)
 }
 
-try {
-  process.stdout.write(await run(process.argv.slice(2)))
-} catch (error) {
-  const [sentence = ''] = error instanceof Error ? error.message.split('\n') : [String(error)]
-  const name = error instanceof Error && !(error instanceof Refusal) ? `${error.name}: ` : ''
-  process.stderr.write(`${name}${sentence}\n`)
-  process.exitCode = 1
-}
+await runCommand(run)

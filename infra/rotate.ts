@@ -1,6 +1,5 @@
 // `npm run rotate`: an operator rotates the credentials of our client at a provider, or looks at them. Credentials are never shown.
 import { setTimeout as delay } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import {
   DescribeSecretCommand,
   GetSecretValueCommand,
@@ -9,6 +8,7 @@ import {
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager'
+import { accessAt, argumentsOf, Refusal, runCommand } from './operator.ts'
 
 const help = `The credentials of Coatcheck's client at a provider.
 
@@ -24,9 +24,6 @@ const help = `The credentials of Coatcheck's client at a provider.
 
 Credentials and region come from where the AWS CLI has them (AWS_PROFILE, AWS_REGION, ...).
 `
-
-/** A mistake of the operator, or what they have to do something about: a sentence that says what. */
-class Refusal extends Error {}
 
 const ATTEMPT = 'COATCHECK_ATTEMPT_'
 const PATIENCE_MS = 5 * 60_000
@@ -113,19 +110,9 @@ const forget = async (client: SecretsManagerClient, secret: string, attempt: str
   return `${attempt} is no longer listed.\n`
 }
 
-const clientFor = async (endpoint: string | undefined): Promise<SecretsManagerClient> => {
-  if (endpoint === undefined) return new SecretsManagerClient({})
-  const [{ REGION: region }, { operatorAccessKeyId }] = await Promise.all([
-    import('./local/aws-call.ts'),
-    import('./local/stack.ts'),
-  ])
-  const credentials = { accessKeyId: operatorAccessKeyId, secretAccessKey: 'operator' }
-  return new SecretsManagerClient({ endpoint, region, credentials })
-}
-
 const run = async (argv: string[]): Promise<string> => {
   const text = { type: 'string' } as const
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = argumentsOf({
     args: argv,
     allowPositionals: true,
     options: {
@@ -140,17 +127,10 @@ const run = async (argv: string[]): Promise<string> => {
   const [provider, ...more] = positionals
   if (provider === undefined || more.length > 0)
     throw new Refusal('Say which provider, as the stage file names it. See npm run rotate -- --help.')
-  const client = await clientFor(values.endpoint)
+  const client = new SecretsManagerClient(await accessAt(values.endpoint))
   const secret = values.secret ?? (await secretOf(client, provider))
   if (values.forget !== undefined) return await forget(client, secret, values.forget)
   return values.list === true ? await list(client, secret) : await rotate(client, secret)
 }
 
-try {
-  process.stdout.write(await run(process.argv.slice(2)))
-} catch (error) {
-  const [sentence = ''] = error instanceof Error ? error.message.split('\n') : [String(error)]
-  const name = error instanceof Error && !(error instanceof Refusal) ? `${error.name}: ` : ''
-  process.stderr.write(`${name}${sentence}\n`)
-  process.exitCode = 1
-}
+await runCommand(run)

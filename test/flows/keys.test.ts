@@ -1,12 +1,9 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { operatorAccessKeyId } from '../../infra/local/stack.ts'
 import { createAwsFaults } from '../support/aws-faults.ts'
 import { leaksOf } from '../support/canaries.ts'
+import { runCommand } from '../support/commands.ts'
 import { openRecords } from '../support/records.ts'
 import { authorize, comeBack, navigation, signIn } from '../support/sign-in.ts'
 import { startStrictStack } from '../support/stacks.ts'
@@ -40,10 +37,9 @@ const keys = async (...args: string[]) => {
     AWS_SECRET_ACCESS_KEY: 'operator',
     AWS_ENDPOINT_URL_SECRETS_MANAGER: stack.stack.endpoints.secretsManager,
   }
-  const child = spawn(process.execPath, [join(import.meta.dirname, '../../infra/keys.ts'), ...args], { env })
-  const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
-  said.push(stdout, stderr)
-  return { code, stdout, stderr }
+  const ran = await runCommand('keys', args, { env })
+  said.push(ran.stdout, ran.stderr)
+  return ran
 }
 const ofSecret = (...args: string[]) => keys(...args, '--secret', secret)
 const stored = async (): Promise<Record<string, string>> => JSON.parse(await stack.secretValue('SealingKeys'))

@@ -1,9 +1,6 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { leaksOf } from '../support/canaries.ts'
+import { runCommand } from '../support/commands.ts'
 import { openRecords } from '../support/records.ts'
 import { openRotations } from '../support/rotation.ts'
 import { authorize, comeBack, signIn } from '../support/sign-in.ts'
@@ -30,12 +27,8 @@ const call = (tab: ReturnType<typeof stack.newBrowser>) => tab.fetch('/api/demo/
 const registered = () => stack.authorizationServer.clients().map(({ client_id: id }) => id)
 
 /** Runs the command as an operator does. */
-const command = async (...args: string[]) => {
-  const file = join(import.meta.dirname, '../../infra/rotate.ts')
-  const child = spawn(process.execPath, [file, ...args, '--endpoint', stack.stack.endpoints.secretsManager])
-  const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
-  return { code, stdout, stderr }
-}
+const command = (...args: string[]) =>
+  runCommand('rotate', [...args, '--endpoint', stack.stack.endpoints.secretsManager])
 
 describe('a rotation', () => {
   test('has happened after a deploy at no provider, and its schedule is tried without harm', async () => {
