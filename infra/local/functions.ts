@@ -38,8 +38,11 @@ export interface FunctionStats {
 /** The instances of one function. */
 export interface FunctionPool {
   definition: FunctionDefinition
-  /** Resolves with the handler's result after a round through JSON; rejects with a `FunctionError`. */
-  invoke: (event: unknown) => Promise<unknown>
+  /**
+   * Resolves with the handler's result after a round through JSON; rejects with a `FunctionError`. Where `signal` says that nobody waits for
+   * it any more, an event that is in line yet is not handled.
+   */
+  invoke: (event: unknown, signal?: AbortSignal) => Promise<unknown>
   /** This many instances, at most `maxInstances`, are there and have done their cold start, so that as many events can meet. */
   warm: (instances: number) => Promise<void>
   stats: () => FunctionStats
@@ -216,7 +219,7 @@ export function createFunctionPool({
     })
   }
 
-  const invoke = async (event: unknown): Promise<unknown> => {
+  const invoke = async (event: unknown, signal?: AbortSignal): Promise<unknown> => {
     if (closed) throw failure('ResourceNotFoundException', 'the function is gone')
     const text = JSON.stringify(event)
     if (Buffer.byteLength(text) > payloadLimitBytes) {
@@ -227,7 +230,14 @@ export function createFunctionPool({
     }
     counts.invocations += 1
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-    queue.push({ requestId: randomUUID(), event: text, resolve, reject })
+    const invocation = { requestId: randomUUID(), event: text, resolve, reject }
+    queue.push(invocation)
+    signal?.addEventListener('abort', () => {
+      const place = queue.indexOf(invocation)
+      if (place === -1) return
+      queue.splice(place, 1)
+      reject(failure('TooManyRequestsException', 'no instance was free in time; --max-instances permits more'))
+    })
     schedule()
     return promise
   }

@@ -7,7 +7,7 @@ import { message, parseTarget, toEvent, toReply, writeReply, type HttpApiEvent, 
 export interface HttpApiRoute {
   routeKey: string
   functionName: string
-  invoke: (event: HttpApiEvent) => Promise<unknown>
+  invoke: (event: HttpApiEvent, signal: AbortSignal) => Promise<unknown>
   /** Lambda would refuse the invocation, because no permission in the template lets this API make it. */
   forbidden?: boolean
   timeoutMs?: number
@@ -54,9 +54,9 @@ export function createHttpApi({ apiId, routes, onError, onAnswer }: HttpApiOptio
       onError?.(`${route.routeKey}: no AWS::Lambda::Permission lets API Gateway invoke its function`)
       return message(500, 'Internal Server Error')
     }
-    const reply = await within(route.timeoutMs ?? integrationLimitMs, async () => {
+    const reply = await within(route.timeoutMs ?? integrationLimitMs, async (signal) => {
       try {
-        return toReply(await route.invoke(event))
+        return toReply(await route.invoke(event, signal))
       } catch (error) {
         onError?.(`${route.routeKey}: ${error instanceof Error ? error.message : String(error)}`)
         return message(500, 'Internal Server Error')
@@ -148,14 +148,18 @@ async function readBody(request: IncomingMessage): Promise<Buffer | undefined> {
   return size > bodyLimitBytes ? undefined : Buffer.concat(chunks)
 }
 
-async function within(limitMs: number, work: () => Promise<Reply>): Promise<Reply> {
+async function within(limitMs: number, work: (signal: AbortSignal) => Promise<Reply>): Promise<Reply> {
   const late = Promise.withResolvers<Reply>()
+  const waiting = new AbortController()
   const timer = setTimeout(
-    () => late.resolve(message(503, 'Service Unavailable')),
+    () => {
+      late.resolve(message(503, 'Service Unavailable'))
+      waiting.abort()
+    },
     Math.min(limitMs, integrationLimitMs),
   )
   try {
-    return await Promise.race([work(), late.promise])
+    return await Promise.race([work(waiting.signal), late.promise])
   } finally {
     clearTimeout(timer)
   }

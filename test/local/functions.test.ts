@@ -114,6 +114,20 @@ describe('an instance', () => {
     ])
     expect(pool.stats().started).toBe(1)
   })
+
+  it('does not handle an event that nobody waits for any more when its turn comes', async () => {
+    const pool = poolOf('let n = 0; export const handler = async (event) => [event, ++n]', { maxInstances: 1 })
+    const [waiting, gone] = [new AbortController(), new AbortController()]
+    const answers = [pool.invoke(1, waiting.signal), pool.invoke(2, gone.signal), pool.invoke(3, waiting.signal)]
+    gone.abort()
+    expect(await Promise.allSettled(answers)).toMatchObject([
+      { value: [1, 1] },
+      { reason: { errorType: 'TooManyRequestsException' } },
+      { value: [3, 2] },
+    ])
+    waiting.abort()
+    expect(pool.stats()).toMatchObject({ started: 1, idle: 1, waiting: 0 })
+  })
 })
 
 it('warms as many instances as it is asked for, and no more than it may have', async () => {

@@ -23,7 +23,11 @@ beforeAll(async () => {
   const invoke = async (event: HttpApiEvent) => result(event)
   const routes: HttpApiRoute[] = routeKeys.map((routeKey) => ({ routeKey, functionName, invoke }))
   routes.push({ functionName, routeKey: 'GET /bff/forbidden', invoke, forbidden: true })
-  routes.push({ functionName, routeKey: 'GET /bff/slow', invoke: () => new Promise(() => {}), timeoutMs: 20 })
+  const slow: HttpApiRoute['invoke'] = (_, signal) =>
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(new Error('nobody waits')))
+    })
+  routes.push({ functionName, routeKey: 'GET /bff/slow', invoke: slow, timeoutMs: 20 })
   routes.push({ functionName, routeKey: 'GET /bff/throws', invoke: () => Promise.reject(new Error('boom')) })
   routes.push({
     functionName,
@@ -272,7 +276,7 @@ describe('the response', () => {
       'Internal Server Error',
       ['GET /bff/forbidden: no AWS::Lambda::Permission lets API Gateway invoke its function'],
     ],
-    ['/bff/slow', 503, 'Service Unavailable', []],
+    ['/bff/slow', 503, 'Service Unavailable', ['GET /bff/slow: nobody waits']],
   ])('%s is %i %s', async (path, status, text, logged) => {
     expect(await send(path)).toMatchObject({ status, text: JSON.stringify({ message: text }) })
     expect(errors).toEqual(expect.arrayContaining(logged))
