@@ -13,6 +13,7 @@ const RENEWING = ['BatchGetItem', 'UpdateItem', 'BatchWriteItem', ...ENDING]
 
 /** One flow as a function: where it is reached and what it may do. */
 interface Flow {
+  /** One sentence for the console; operators' commands find their function by it. */
   description: string
   routes: readonly string[]
   timeoutSeconds: number
@@ -132,6 +133,20 @@ export const flows: Readonly<Record<string, Flow>> = {
   },
 }
 
+/** Flows that only operators reach, who are allowed to invoke their functions. */
+export const orders: Readonly<Record<string, Flow>> = {
+  'operator-sessions': {
+    description: "Lists and ends a user's sessions for an operator (npm run sessions)",
+    routes: [],
+    timeoutSeconds: 60,
+    table: dynamoDb('Scan', 'BatchWriteItem', ...ENDING),
+    sealing: true,
+    providers: true,
+    calls: true,
+    tasks: true,
+  },
+}
+
 /** The function behind the others: what they start and do not wait for. */
 export const background = {
   description: 'Renews grants ahead of time, and repeats what could not be done at once',
@@ -139,7 +154,13 @@ export const background = {
   table: dynamoDb(...RENEWING),
 }
 
+/** The custom resource, which operators call too. */
+export const register = { description: 'Registers our client at the authorization servers (custom resource)' }
+
 /** Entry files by bundle name. */
 export const bundleEntries: Readonly<Record<string, string>> = Object.fromEntries(
-  [...Object.keys(flows), 'background', 'register', 'rotate', 'upkeep'].map((name) => [name, flowFile(name)]),
+  [...Object.keys(flows), ...Object.keys(orders), 'background', 'register', 'rotate', 'upkeep'].map((name) => [
+    name,
+    flowFile(name),
+  ]),
 )

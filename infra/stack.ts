@@ -13,7 +13,7 @@ import type { Stage } from '../shared/config.ts'
 import { addAlarms } from './alarms.ts'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
-import { background, bundleEntries, dynamoDb, flows } from './flows.ts'
+import { background, bundleEntries, dynamoDb, flows, orders, register } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
 import { addRotation } from './rotation.ts'
@@ -130,7 +130,7 @@ export class CoatcheckStack extends Stack {
     const functions: Record<string, IFunction> = { background: worker }
     // Who ends a grant that sessions share marks it first.
     const perUser = Object.values(stage.providers).some((provider) => provider.grants === 'per-user')
-    for (const [name, flow] of Object.entries(flows)) {
+    for (const [name, flow] of Object.entries({ ...flows, ...orders })) {
       const marking = perUser && flow.table.includes('dynamodb:DeleteItem') ? dynamoDb('UpdateItem') : []
       const { function: handler } = new FlowFunction(this, idOf(name), {
         ...shared,
@@ -149,6 +149,9 @@ export class CoatcheckStack extends Stack {
         ],
       })
       functions[name] = handler
+      if (Object.hasOwn(orders, name)) {
+        new CfnOutput(this, `${idOf(name)}Function`, { value: handler.functionName, description: flow.description })
+      }
       for (const route of flow.routes) {
         const integration = new HttpLambdaIntegration(`${name}-integration`, handler)
         api.addRoutes({ path: route, methods: [HttpMethod.ANY], integration })
@@ -224,7 +227,7 @@ export class CoatcheckStack extends Stack {
     environment: Record<string, string>,
   ): Record<string, CustomResource> {
     const { function: handler } = new FlowFunction(this, 'Register', {
-      description: 'Registers our client at the authorization servers (custom resource)',
+      description: register.description,
       bundle: bundles.folderOf('register'),
       environment,
       timeoutSeconds: 60,

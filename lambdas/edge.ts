@@ -120,6 +120,23 @@ export const taskEdge = (flow: string, run: (task: Task, requestId: string) => P
     .use(reportFailures(flow))
     .handler((task, context) => run(task, context.awsRequestId))
 
+/**
+ * A Lambda handler for what an operator orders by a synchronous invocation: whoever sent the order reads the outcome, or why there is none
+ * in our own words.
+ */
+export const orderEdge = (flow: string, run: (order: unknown, requestId: string) => Promise<object>) =>
+  middy<unknown, object>().handler(async (order, { awsRequestId: requestId }) => {
+    try {
+      return await run(order, requestId)
+    } catch (error) {
+      const failure = asFailure(error)
+      reportFailure(flow, failure, requestId)
+      throw new Error([failure.reason, failure.detail].filter((part) => part !== undefined).join(': '), {
+        cause: error,
+      })
+    }
+  })
+
 /** What Secrets Manager sends to a rotation function, once a step. Its guide names the steps in two ways. */
 export interface RotationEvent {
   Step: string

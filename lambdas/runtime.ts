@@ -14,6 +14,7 @@ import { createOAuth } from '../shared/oauth.ts'
 import { createSealer } from '../shared/seal.ts'
 import { createSealingKeys } from '../shared/sealing-keys.ts'
 import { createSecrets, createSecretVersions } from '../shared/secrets.ts'
+import { createSearch } from '../shared/session-search.ts'
 import { createSessions } from '../shared/sessions.ts'
 import { certificateSecrets } from '../shared/server-origins.ts'
 import { readStage } from '../shared/stage.ts'
@@ -181,3 +182,6 @@ export const sessions = /* @__PURE__ */ once(() =>
 export const endings = /* @__PURE__ */ once(() =>
   createEndings({ table: table(), grants: grants(), tasks: tasks(), now }),
 )
+
+/** Finds whom a pseudonym means. */
+export const search = /* @__PURE__ */ once(() => createSearch({ table: table(), now }))

@@ -9,7 +9,7 @@ import { edge } from './edge.ts'
 import type { Endpoint } from './edge.ts'
 import { audit, endedSessions } from './report.ts'
 import { endings, sessions, stage } from './runtime.ts'
-import { requireLive } from './signed-in.ts'
+import { requireLive, userAgentOf } from './signed-in.ts'
 
 interface Deps {
   stage: Stage
@@ -20,16 +20,6 @@ interface Deps {
 /** What a session is called towards its own user: the hash of its handle, from which no cookie follows. */
 const idOf = (session: Session): string => session.key.sk.slice(2)
 
-/** What the browser of a session called itself at sign-in; undefined where that does not open any more, as nothing of the session does. */
-const userAgentOf = async (deps: Deps, session: Session): Promise<string | undefined> => {
-  try {
-    return (await deps.sessions.open(session)).user_agent
-  } catch (error) {
-    if (error instanceof Failure && error.reason === 'session_ended') return undefined
-    throw error
-  }
-}
-
 /** The user's own sessions, newest first: each browser that is signed in. Times as in `GET /bff/session`. */
 export const listSessions =
   (deps: Deps): Endpoint =>
@@ -39,7 +29,7 @@ export const listSessions =
     const live = (await deps.endings.list(current.account)).filter((session) => isLive(session, now))
     const described = await Promise.all(
       live.toReversed().map(async (session) => {
-        const userAgent = await userAgentOf(deps, session)
+        const userAgent = await userAgentOf(session, deps.sessions)
         if (userAgent === undefined) return []
         return {
           id: idOf(session),

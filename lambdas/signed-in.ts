@@ -2,11 +2,11 @@ import type { Endings } from '../shared/endings.ts'
 import { Failure } from '../shared/errors.ts'
 import type { Access } from '../shared/grants.ts'
 import type { Request } from '../shared/message.ts'
-import type { Live, Sessions } from '../shared/sessions.ts'
+import type { Live, Session, Sessions } from '../shared/sessions.ts'
 import { clearSessionCookie, sessionTicket } from '../shared/user-agent.ts'
 import { audit, holderOf } from './report.ts'
 
-/** The live session of a request, for the flows that need one. */
+/** The live session of a request, for the flows that need one, and what can be told of sessions. */
 
 /** The live session that the request's cookie is the ticket of, or undefined. @throws header_too_large, store_unavailable */
 export const findLive = async (request: Request, sessions: Pick<Sessions, 'find'>): Promise<Live | undefined> => {
@@ -53,6 +53,16 @@ export const reportRenewal = (
   request: Request,
 ): void => {
   if (renewedHere) audit(flow, 'renewed', { provider: grant.provider, ...holderOf(grant.key) }, request)
+}
+
+/** What the browser of a session called itself at sign-in; undefined where that does not open any more, as nothing of the session does. */
+export const userAgentOf = async (session: Session, sessions: Pick<Sessions, 'open'>): Promise<string | undefined> => {
+  try {
+    return (await sessions.open(session)).user_agent
+  } catch (error) {
+    if (error instanceof Failure && error.reason === 'session_ended') return undefined
+    throw error
+  }
 }
 
 /** What `GET /bff/session` and `POST /bff/refresh` say of a live session. Durations are seconds from `now`, which is seconds since the epoch. */

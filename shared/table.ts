@@ -6,6 +6,7 @@ import {
   DynamoDBClient,
   PutItemCommand,
   QueryCommand,
+  ScanCommand,
   TransactionCanceledException,
   TransactWriteItemsCommand,
   UpdateItemCommand,
@@ -13,6 +14,7 @@ import {
 import type { AttributeValue, TransactWriteItem, WriteRequest } from '@aws-sdk/client-dynamodb'
 import { setTimeout as delay } from 'node:timers/promises'
 import { causeName, Failure } from './errors.ts'
+import { decodeItem, encodeItem, expressions } from './table-expressions.ts'
 
 /** The one table, as a few calls that each are one round trip and each say what is atomic about them. */
 
@@ -61,26 +63,10 @@ export interface Table {
   list(pk: string, prefix: string): Promise<Item[]>
 }
 
-const encode = (value: Value): AttributeValue => {
-  if (typeof value === 'string') return { S: value }
-  if (typeof value === 'number') return { N: String(value) }
-  return { B: value }
-}
-
-const encodeItem = (item: Key | Item): Record<string, AttributeValue> =>
-  Object.fromEntries(Object.entries<Value>({ ...item }).map(([name, value]) => [name, encode(value)]))
-
-const decodeItem = (attributes: Record<string, AttributeValue>): Item => {
-  const item: Record<string, Value> = {}
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value.S !== undefined) item[name] = value.S
-    else if (value.N !== undefined) item[name] = Number(value.N)
-    else if (value.B !== undefined) item[name] = value.B
-  }
-  const { pk, sk } = item
-  if (typeof pk !== 'string' || typeof sk !== 'string')
-    throw new Failure('store_unavailable', { detail: 'item without key' })
-  return { ...item, pk, sk }
+/** The table from one end to the other, for what looks at all of it. */
+export interface Pages {
+  /** The keys of some of all items, from where another page ended on, read consistently; and where this one ended, unless it was the last. */
+  page(from: Key | undefined): Promise<{ keys: Key[]; next: Key | undefined }>
 }
 
 const sameKey = (one: Key, other: Key): boolean => one.pk === other.pk && one.sk === other.sk
@@ -89,42 +75,6 @@ const BATCH_ATTEMPTS = 4
 /** Most writes in one BatchWriteItem. */
 const BATCH_WRITES = 25
 const TRANSACTION_ATTEMPTS = 4
-
-/** Collects the placeholders of one expression; every name has one, since any may be a reserved word. */
-const expressions = () => {
-  const names: Record<string, string> = {}
-  const values: Record<string, AttributeValue> = {}
-  const nameOf = (attribute: string): string => {
-    names[`#${attribute}`] = attribute
-    return `#${attribute}`
-  }
-  const valueOf = (value: Value): string => {
-    const placeholder = `:v${Object.keys(values).length}`
-    values[placeholder] = encode(value)
-    return placeholder
-  }
-  return {
-    condition: (when: readonly Condition[]): string[] =>
-      when.map(([name, operator, value]) =>
-        operator === 'absent or <'
-          ? `(attribute_not_exists(${nameOf(name)}) OR ${nameOf(name)} < ${valueOf(value)})`
-          : `${nameOf(name)} ${operator} ${valueOf(value)}`,
-      ),
-    update: ({ set = {}, remove = [] }: Omit<Change, 'when'>): string => {
-      const assignments = Object.entries(set).map(([name, value]) => `${nameOf(name)} = ${valueOf(value)}`)
-      return [
-        assignments.length > 0 ? `SET ${assignments.join(', ')}` : '',
-        remove.length > 0 ? `REMOVE ${remove.map(nameOf).join(', ')}` : '',
-      ]
-        .filter((part) => part !== '')
-        .join(' ')
-    },
-    used: () => ({
-      ...(Object.keys(names).length > 0 && { ExpressionAttributeNames: names }),
-      ...(Object.keys(values).length > 0 && { ExpressionAttributeValues: values }),
-    }),
-  }
-}
 
 /** Three attempts within about five seconds. Without the last setting the SDK only warns of a request that takes longer. */
 const CLIENT_SETTINGS = {
@@ -136,7 +86,7 @@ const CLIENT_SETTINGS = {
  * Calls on the table of that name.
  * @throws store_unavailable whenever DynamoDB does not answer as asked: throttled, failing, out of reach, refused
  */
-export const createTable = (tableName: string): Table => {
+export const createTable = (tableName: string): Table & Pages => {
   const client = new DynamoDBClient(CLIENT_SETTINGS)
 
   const guarded = async <T>(run: () => Promise<T>): Promise<T> => {
@@ -290,6 +240,20 @@ export const createTable = (tableName: string): Table => {
           start = reply.LastEvaluatedKey
         } while (start !== undefined)
         return found
+      }),
+
+    page: (from) =>
+      guarded(async () => {
+        const reply = await client.send(
+          new ScanCommand({
+            TableName: tableName,
+            ConsistentRead: true,
+            ProjectionExpression: 'pk, sk',
+            ...(from !== undefined && { ExclusiveStartKey: encodeItem(from) }),
+          }),
+        )
+        const { Items = [], LastEvaluatedKey: last } = reply
+        return { keys: Items.map(decodeItem), next: last === undefined ? undefined : decodeItem(last) }
       }),
   }
 }

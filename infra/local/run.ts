@@ -111,6 +111,7 @@ export async function run(
       ? [['Sign in', `as ${users.map((user) => user.name).join(', ')}: pick one, there is no password`]]
       : []),
     ['Issuer', issuer],
+    ['Sessions', `npm run sessions -- ${name} --subject <sub> --endpoint ${stack.endpoints.lambda}`],
     ['Rotate', `npm run rotate -- ${name} --endpoint ${stack.endpoints.secretsManager}`],
     ['Trace', `${stack.url}/__local/trace (the page shows it live)`],
     ['Stop', 'Ctrl-C'],

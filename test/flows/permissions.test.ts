@@ -30,6 +30,7 @@ const functions = [
   'Refresh',
   'Logout',
   'BackchannelLogout',
+  'OperatorSessions',
   'Jwks',
   'Api',
   'Background',
@@ -39,7 +40,9 @@ const functions = [
 ] as const
 type FunctionName = (typeof functions)[number]
 /** That the others, which control sessions, use all that they are granted is for test/infra/session-functions.test.ts, and for test/flows/api-token.test.ts. */
-const driven = functions.filter((name) => !['ApiToken', 'Sessions', 'BackchannelLogout', 'Background'].includes(name))
+const driven = functions.filter(
+  (name) => !['ApiToken', 'Sessions', 'BackchannelLogout', 'OperatorSessions', 'Background'].includes(name),
+)
 const idOf = (name: FunctionName) => `${name}Function`
 const initialAccessToken = 'initial-access-token-of-second'
 
@@ -238,6 +241,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Refresh',
     'Logout',
     'BackchannelLogout',
+    'OperatorSessions',
     'Api',
     'Background',
   ])
@@ -249,6 +253,7 @@ test('only the functions that open sealed things may read the sealing keys, and 
     'Refresh',
     'Logout',
     'BackchannelLogout',
+    'OperatorSessions',
     'Jwks',
     'Api',
     'Background',

@@ -46,8 +46,8 @@ describe('routes', () => {
     expect(JSON.stringify(integration?.Properties['IntegrationUri'])).toContain(`"${functionId(name)}"`)
   })
 
-  test('none leads to the background, and nothing but our own functions may invoke it', () => {
-    const id = functionId('Background')
+  test.each(['Background', 'OperatorSessions'])('none leads to %s, and no service of AWS may invoke it', (name) => {
+    const id = functionId(name)
     for (const [, { Properties: given }] of all('AWS::ApiGatewayV2::Integration')) {
       expect(JSON.stringify(given['IntegrationUri'])).not.toContain(id)
     }
@@ -69,7 +69,7 @@ describe('the background', () => {
   })
 
   test('starts no tasks itself; those that do know its name', () => {
-    const starters = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
+    const starters = ['Callback', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'OperatorSessions', 'Api']
     for (const name of starters) {
       expect(variables(name)['COATCHECK_BACKGROUND']).toEqual({ Ref: functionId('Background') })
     }
@@ -133,6 +133,16 @@ describe('grants', () => {
     expect(reply.status).toBe(200)
     await idle()
     expect(granted('BackchannelLogout')).toEqual(used('BackchannelLogout'))
+  })
+
+  test('of ending sessions for an operator are all used', async () => {
+    await signedIn()
+    revocationFails()
+    const order = { provider: 'demo', of: { subject: 'ada' }, end: true }
+    await stack.stack.invoke('OperatorSessions', { ...order, of: { session: 'abcdefghijkl' } })
+    await stack.stack.invoke('OperatorSessions', order)
+    await idle()
+    expect(granted('OperatorSessions')).toEqual(used('OperatorSessions'))
   })
 
   test('of the background are all used', async () => {

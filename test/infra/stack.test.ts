@@ -25,7 +25,16 @@ const stage = {
   apis: { orders: { provider: 'main', target: 'https://orders.example.com/v1' } },
   logs: { retention_days: 30 },
 }
-const startsTasks = ['Callback', 'ApiToken', 'Sessions', 'Refresh', 'Logout', 'BackchannelLogout', 'Api']
+const startsTasks = [
+  'Callback',
+  'ApiToken',
+  'Sessions',
+  'Refresh',
+  'Logout',
+  'BackchannelLogout',
+  'OperatorSessions',
+  'Api',
+]
 const flows = [...startsTasks, 'Login', 'Session', 'Jwks', 'Background', 'Register', 'Rotate', 'Upkeep']
 
 let assembly: string
@@ -139,7 +148,7 @@ describe('the functions', () => {
     })
     expect(days).toBe(30)
     expect(Number(properties['Timeout'])).toBeLessThanOrEqual(
-      { Register: 60, Rotate: 60, Upkeep: 120, Background: 30 }[flow] ?? 29,
+      { OperatorSessions: 60, Register: 60, Rotate: 60, Upkeep: 120, Background: 30 }[flow] ?? 29,
     )
   })
 
@@ -233,6 +242,7 @@ describe('the grants', () => {
       secrets(...providers()),
       tasks(),
     ],
+    OperatorSessions: () => [dynamoDb('Scan', 'BatchWriteItem', ...ending), keys(), secrets(...providers()), tasks()],
     Api: () => [dynamoDb(...renewing), keys(), secrets(...providers()), tasks()],
     Background: () => [dynamoDb(...renewing), keys(), secrets(...providers())],
     Register: () => [

@@ -7,7 +7,7 @@ const edges = ['lambdas/edge.ts', 'lambdas/custom-resource.ts']
 
 /** The one module of `lambdas` and `shared` that may touch each outside thing: what to look for, and who may have it. */
 const owners: [thing: string, pattern: RegExp, ...owners: string[]][] = [
-  ['the DynamoDB client', /^@aws-sdk\/client-dynamodb$/, 'shared/table.ts'],
+  ['the DynamoDB client', /^@aws-sdk\/client-dynamodb$/, 'shared/table.ts', 'shared/table-expressions.ts'],
   ['the Secrets Manager client', /^@aws-sdk\/client-secrets-manager$/, 'shared/secrets.ts'],
   ['node:crypto', /^(node:)?crypto$/, 'shared/seal.ts'],
   ['the OAuth library', /^oauth4webapi$/, 'shared/oauth.ts'],
