@@ -1,7 +1,7 @@
 import { Duration } from 'aws-cdk-lib'
 import type { Stack } from 'aws-cdk-lib'
 import { Alarm, ComparisonOperator, MathExpression, Metric, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch'
-import type { IMetric } from 'aws-cdk-lib/aws-cloudwatch'
+import type { IAlarm, IMetric, MetricOptions } from 'aws-cdk-lib/aws-cloudwatch'
 import type { IFunction } from 'aws-cdk-lib/aws-lambda'
 import type { Stage } from '../shared/config.ts'
 import { countAlarms, gaugeAlarms } from './alarm-table.ts'
@@ -24,19 +24,24 @@ const descriptionOf = ({ means, todo, see }: Sentences, counted: readonly string
     .join(' ')
     .replaceAll('<provider>', provider)
 
-/** The alarms of the table are in the stack, and notify the topic that the stage names; nobody where it names none. */
-export const addAlarms = (stack: Stack, { stage, functions }: AlarmsProps): void => {
-  const topic = stage.alarms?.topic_arn
+/** A metric of this stack, as lambdas/report.ts writes it. */
+export const ourMetric = (
+  stack: Stack,
+  metricName: string,
+  dimensions: Record<string, string>,
+  how: MetricOptions,
+): Metric =>
+  new Metric({
+    ...how,
+    namespace: 'Coatcheck',
+    metricName,
+    dimensionsMap: { stack: stack.stackName, ...dimensions },
+  })
 
-  /** A metric of ours, as lambdas/report.ts writes it. */
-  const ours = (metricName: string, dimensions: Record<string, string>, period: Duration, statistic: string): Metric =>
-    new Metric({
-      namespace: 'Coatcheck',
-      metricName,
-      dimensionsMap: { stack: stack.stackName, ...dimensions },
-      period,
-      statistic,
-    })
+/** The alarms of the table are in the stack, and notify the topic that the stage names; nobody where it names none. */
+export const addAlarms = (stack: Stack, { stage, functions }: AlarmsProps): IAlarm[] => {
+  const alarms: IAlarm[] = []
+  const topic = stage.alarms?.topic_arn
 
   const metricsOf = (source: Source, period: Duration): IMetric[] => {
     if ('measure' in source) {
@@ -44,7 +49,9 @@ export const addAlarms = (stack: Stack, { stage, functions }: AlarmsProps): void
       return present.map((one) => one.metric(source.measure, { period, statistic: 'Sum' }))
     }
     const { outcomes, flow } = source
-    return outcomes.map((outcome) => ours('count', { ...(flow && { flow }), outcome }, period, 'Sum'))
+    return outcomes.map((outcome) =>
+      ourMetric(stack, 'count', { ...(flow && { flow }), outcome }, { period, statistic: 'Sum' }),
+    )
   }
 
   const add = (
@@ -68,6 +75,7 @@ export const addAlarms = (stack: Stack, { stage, functions }: AlarmsProps): void
       // Nothing is counted where nothing happens.
       treatMissingData: TreatMissingData.NOT_BREACHING,
     })
+    alarms.push(alarm)
     if (topic !== undefined) alarm.addAlarmAction({ bind: () => ({ alarmActionArn: topic }) })
   }
 
@@ -91,10 +99,11 @@ export const addAlarms = (stack: Stack, { stage, functions }: AlarmsProps): void
   const dynamic = Object.entries(stage.providers).filter(([, { client }]) => client !== 'static')
   for (const [provider] of dynamic) {
     for (const alarm of gaugeAlarms) {
-      const measured = ours(alarm.gauge, { provider }, Duration.hours(1), 'Maximum')
+      const measured = ourMetric(stack, alarm.gauge, { provider }, { period: Duration.hours(1), statistic: 'Maximum' })
       // Once may be a rotation that is under way, and an hour may pass without a measurement.
       const twice = { atLeast: 1, evaluationPeriods: 3, datapointsToAlarm: 2 }
       add(`${alarm.name}-${provider}`, descriptionOf(alarm, [], provider), measured, twice)
     }
   }
+  return alarms
 }

@@ -13,6 +13,7 @@ import type { Stage } from '../shared/config.ts'
 import { addAlarms } from './alarms.ts'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
+import { addDashboard } from './dashboard.ts'
 import { background, bundleEntries, dynamoDb, flows, orders, register } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
@@ -169,7 +170,7 @@ export class CoatcheckStack extends Stack {
       operatorSecrets: (providers) => this.operatorSecrets(stage, providers),
       registrations,
     })
-    addAlarms(this, { stage, functions: { ...functions, ...rotation } })
+    addDashboard(this, { api, alarms: addAlarms(this, { stage, functions: { ...functions, ...rotation } }) })
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
     new CfnOutput(this, 'TableName', { value: table.tableName })
     new CfnOutput(this, 'SealingKeysSecret', {

@@ -183,6 +183,8 @@ export async function createResources(
         const name = nameOf('AlarmName', 255)
         return { ref: name, attributes: { Arn: `arn:aws:cloudwatch:${REGION}:${ACCOUNT_ID}:alarm:${name}` } }
       }
+      case 'AWS::CloudWatch::Dashboard':
+        return { ref: nameOf('DashboardName', 255) }
       default:
         throw new Error(`the local run does not know the resource type ${type}`)
     }

@@ -1,12 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { countAlarms, gaugeAlarms, type CountAlarm, type GaugeAlarm } from '../../infra/alarm-table.ts'
-import { bundleEntries, flows } from '../../infra/flows.ts'
-import { audit, auditEvents, gauge, gauges, reportFailure } from '../../lambdas/report.ts'
-import { Failure, reasons, type Reason } from '../../shared/errors.ts'
+import { flows } from '../../infra/flows.ts'
+import { reasons } from '../../shared/errors.ts'
 import { anchorOf, headings, section, table, textOf } from '../docs/documents.ts'
-import { recordStage } from '../support/records-of-today.ts'
+import { metricIdentity, writtenMetrics } from '../support/metrics.ts'
 import { synthesizeStage } from '../support/stacks.ts'
 
 /** The alarms of a stack: that they watch what is counted, that CloudWatch takes them, and that they say what to do. */
@@ -80,10 +79,6 @@ const watched = (alarm: Alarm): { metric: MetricOfAlarm; stat: string; period: n
         given === undefined ? [] : [{ metric: given.Metric, stat: given.Stat, period: given.Period }],
       )
 
-/** One metric is another where anything of this differs. */
-const identity = (namespace: string, name: string, dimensions: [string, unknown][]): string =>
-  JSON.stringify([namespace, name, dimensions.toSorted(([one], [other]) => one.localeCompare(other))])
-
 /** The name that every function has for its stack. */
 const stackInEnvironment = (): string => {
   const names = resourcesOf(template, 'AWS::Lambda::Function').map(([, { Properties }]) => {
@@ -95,55 +90,23 @@ const stackInEnvironment = (): string => {
   return name
 }
 
-/** Every metric that the functions of this stack can write, by way of the module that writes them. */
-const written = (): Set<string> => {
-  const lines: string[] = []
-  vi.stubEnv('COATCHECK_STAGE', JSON.stringify(recordStage()))
-  vi.stubEnv('COATCHECK_STACK', stackInEnvironment())
-  vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(String(line)) > 0)
-  vi.spyOn(process.stderr, 'write').mockReturnValue(true)
-  for (const flow of Object.keys(bundleEntries)) {
-    for (const reason of Object.keys(reasons)) reportFailure(flow, new Failure(reason as Reason))
-    for (const event of auditEvents) audit(flow, event, {})
-  }
-  for (const name of gauges) for (const provider of Object.keys(stage.providers)) gauge(name, provider, 1)
-  return new Set(
-    lines.flatMap((line) => {
-      const { _aws: directive, ...members } = JSON.parse(line)
-      return (directive?.CloudWatchMetrics ?? []).flatMap(
-        (one: { Namespace: string; Dimensions: string[][]; Metrics: { Name: string }[] }) =>
-          one.Dimensions.flatMap((set) =>
-            one.Metrics.map(({ Name }) =>
-              identity(
-                one.Namespace,
-                Name,
-                set.map((dimension) => [dimension, members[dimension]]),
-              ),
-            ),
-          ),
-      )
-    }),
-  )
-}
-afterEach(() => {
-  vi.restoreAllMocks()
-})
-
 describe('what an alarm watches', () => {
   test('is counted by the functions of this very stack, with these dimensions, or measured by Lambda', () => {
-    const counted = written()
+    const counted = writtenMetrics(stackInEnvironment(), Object.keys(stage.providers))
     const functions = resourcesOf(template, 'AWS::Lambda::Function').map(([id]) => id)
     const measured = ['Errors', 'Throttles', 'AsyncEventsDropped'].flatMap((name) =>
-      functions.map((id) => identity('AWS/Lambda', name, [['FunctionName', { Ref: id }]])),
+      functions.map((id) => ({
+        namespace: 'AWS/Lambda',
+        name,
+        dimensions: [['FunctionName', { Ref: id }]] as [string, unknown][],
+      })),
     )
-    const known = new Set([...counted, ...measured])
-    const named = alarms.flatMap(watched).map(({ metric: { Namespace, MetricName, Dimensions } }) =>
-      identity(
-        Namespace,
-        MetricName,
-        Dimensions.map(({ Name, Value }) => [Name, Value]),
-      ),
-    )
+    const known = new Set([...counted, ...measured].map(metricIdentity))
+    const named = alarms
+      .flatMap(watched)
+      .map(({ metric: { Namespace: namespace, MetricName: name, Dimensions } }) =>
+        metricIdentity({ namespace, name, dimensions: Dimensions.map(({ Name, Value }) => [Name, Value]) }),
+      )
     expect(named.length).toBeGreaterThan(50)
     expect(named.filter((metric) => !known.has(metric))).toEqual([])
   })
