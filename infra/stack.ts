@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { CfnOutput, CustomResource, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib'
+import { CfnOutput, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib'
 import type { StackProps } from 'aws-cdk-lib'
 import { CfnStage, HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2'
 import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations'
@@ -14,9 +14,10 @@ import { addAlarms } from './alarms.ts'
 import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
 import { addDashboard } from './dashboard.ts'
-import { background, bundleEntries, dynamoDb, flows, orders, register } from './flows.ts'
+import { background, bundleEntries, dynamoDb, flows, orders } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
+import { addRegistrations } from './registration.ts'
 import { addRotation } from './rotation.ts'
 import { StageFault } from './stage-file.ts'
 
@@ -159,16 +160,18 @@ export class CoatcheckStack extends Stack {
       }
     }
 
-    const registrations = this.register(stage, Object.values(secretArns), bundles, environment)
-    const rotation = addRotation(this, {
+    const forClients = {
       ...shared,
       stage,
-      folderOf: (name) => bundles.folderOf(name),
+      folderOf: (name: string) => bundles.folderOf(name),
       secretArns,
+      operatorSecrets: (providers: readonly string[]) => this.operatorSecrets(stage, providers),
+    }
+    const rotation = addRotation(this, {
+      ...forClients,
       certificates: (providers) =>
         read(this.existing(providers.map((name) => stage.providers[name]?.certificate_secret))),
-      operatorSecrets: (providers) => this.operatorSecrets(stage, providers),
-      registrations,
+      registrations: addRegistrations(this, forClients),
     })
     addDashboard(this, { api, alarms: addAlarms(this, { stage, functions: { ...functions, ...rotation } }) })
     new CfnOutput(this, 'ApiUrl', { value: api.apiEndpoint, description: 'Origin of /bff and /api behind your domain' })
@@ -218,44 +221,5 @@ export class CoatcheckStack extends Stack {
         named.flatMap((provider) => [provider.initial_access_token_secret, provider.certificate_secret]),
       ),
     }
-  }
-
-  /** Our client at each provider, registered before the deploy ends and looked at again whenever the stage changes. */
-  private register(
-    stage: Stage,
-    secretArns: readonly string[],
-    bundles: Bundles,
-    environment: Record<string, string>,
-  ): Record<string, CustomResource> {
-    const { function: handler } = new FlowFunction(this, 'Register', {
-      description: register.description,
-      bundle: bundles.folderOf('register'),
-      environment,
-      timeoutSeconds: 60,
-      logRetentionDays: stage.logs.retention_days,
-      grants: [
-        {
-          actions: ['DescribeSecret', 'GetSecretValue', 'PutSecretValue', 'UpdateSecretVersionStage'].map(
-            (it) => `secretsmanager:${it}`,
-          ),
-          resources: secretArns,
-        },
-        this.operatorSecrets(stage, Object.keys(stage.providers)),
-      ],
-    })
-    new CfnOutput(this, 'RegisterFunction', {
-      value: handler.functionName,
-      description: 'Repairs a registration: see docs/operations.md',
-    })
-    return Object.fromEntries(
-      Object.entries(stage.providers).map(([name, settings]) => [
-        name,
-        new CustomResource(this, `Registration-${name}`, {
-          serviceToken: handler.functionArn,
-          resourceType: 'Custom::CoatcheckRegistration',
-          properties: { Provider: name, Origin: stage.origin, Settings: JSON.stringify(settings) },
-        }),
-      ]),
-    )
   }
 }

@@ -37,18 +37,20 @@ const orWithoutOAuth = async <T extends { clientId: string | undefined }>(
 
 /**
  * What CloudFormation asks for: a client at the issuer that the stage names, or none. Another issuer is another resource, so that
- * CloudFormation has the clients at the one before deleted once it will not go back to it.
+ * CloudFormation has the clients at the one before deleted once it will not go back to it. So it does where the provider is gone.
  */
 export const register =
   (deps: RegistrationsDeps) =>
   async ({ type, id, properties, oldProperties }: ResourceEvent): Promise<ResourceOutcome> => {
     const provider = properties['Provider'] ?? ''
     const issuer = issuerOf(properties)
-    const { ensure, giveUp } = createRegistrations(deps)
     if (type === 'Delete') {
-      if (!isFailedCreate(id)) await giveUp(provider, issuer)
+      // A stage that no longer has the provider does not know its secret either.
+      const secretOf = (name: string): string | undefined => deps.secretOf(name) ?? properties['Secret']
+      if (!isFailedCreate(id)) await createRegistrations({ ...deps, secretOf }).giveUp(provider, issuer)
       return { id: id ?? provider, attributes: {} }
     }
+    const { ensure } = createRegistrations(deps)
     const { clientId } = await orWithoutOAuth(deps.stage, provider, () => ensure(provider, 'as-needed'))
     const named = pseudonym(deps.stage.providers[provider]?.issuer ?? '')
     const isSame = type === 'Update' && issuerOf(oldProperties) === issuer

@@ -206,6 +206,22 @@ describe('a deletion', () => {
     await ours.remove(stage)
   })
 
+  test('of a provider that the stage no longer has gives up its clients as well', async () => {
+    await ours.deploy(stage)
+    server.plan('client', faults.refused('invalid_token', 401))
+    await ours.deploy({ ...stage, client_name: 'Another name' })
+    expect(ids()).toHaveLength(2)
+    await ours.removeProvider(stage)
+    expect([ids(), await ours.stored(), ours.leftBehind]).toEqual([[], undefined, []])
+  })
+
+  test('of a provider whose secret nobody knows is reported', async () => {
+    await ours.deploy(stage)
+    await ours.removeProvider(stage, { Provider: 'demo', Settings: JSON.stringify(stage) })
+    expect(ours.leftBehind).toEqual(['unknown'])
+    expect(ids()).toHaveLength(1)
+  })
+
   test('of what was never created gives up nothing', async () => {
     await ours.deploy(stage)
     await ours.remove(stage, { id: 'failed-Registration' })

@@ -78,8 +78,8 @@ export const startRegistrations = async () => {
   const calls: { method: string; url: string; authorization: string | undefined }[] = []
   const leftBehind: string[] = []
 
-  const stageOf = (settings: ProviderSettings): Stage => {
-    const result = parseStage({ origin: 'http://localhost:3000', providers: { demo: settings } })
+  const stageOf = (settings: ProviderSettings, provider = 'demo'): Stage => {
+    const result = parseStage({ origin: 'http://localhost:3000', providers: { [provider]: settings } })
     if (!result.ok) throw new Error(result.faults.join('; '))
     return result.stage
   }
@@ -102,7 +102,11 @@ export const startRegistrations = async () => {
     leftBehind: (_provider: string, clientId: string) => void leftBehind.push(clientId),
   })
 
-  const properties = (settings: ProviderSettings) => ({ Provider: 'demo', Settings: JSON.stringify(settings) })
+  const properties = (settings: ProviderSettings) => ({
+    Provider: 'demo',
+    Settings: JSON.stringify(settings),
+    Secret: secret,
+  })
   const words = (error: unknown): string =>
     error instanceof Failure ? `${error.reason}: ${error.detail ?? ''}` : String(error)
   /** What the resource is known by, and which settings it was made with. */
@@ -152,6 +156,15 @@ export const startRegistrations = async () => {
     ): Promise<void> => {
       const event = { requestId: randomUUID(), properties: properties(of), oldProperties: {} }
       await register(deps(settings))({ type: 'Delete', id, ...event })
+    },
+    /** The same for a provider that the stage does not have any more; `properties` is what CloudFormation has of it. */
+    removeProvider: async (
+      settings: ProviderSettings,
+      given: Record<string, string> = properties(settings),
+    ): Promise<void> => {
+      const without = { ...deps(settings), stage: stageOf(settings, 'other'), secretOf: () => undefined }
+      const event = { requestId: randomUUID(), properties: given, oldProperties: {} }
+      await register(without)({ type: 'Delete', id: resource?.id, ...event })
     },
     repair: (settings: ProviderSettings, order: Record<string, unknown> = {}): Promise<Record<string, unknown>> =>
       repair(deps(settings))({ repair: 'demo', ...order }),
