@@ -41,7 +41,9 @@ const token = (body: Record<string, unknown>, name: string): string => {
  */
 export const checkTokenReply = (body: Record<string, unknown>): CheckedTokenReply => {
   const access = token(body, 'access_token')
-  const refresh = body['refresh_token'] === undefined ? undefined : token(body, 'refresh_token')
+  // Some servers write null for what there is none of.
+  const hasRefresh = body['refresh_token'] !== undefined && body['refresh_token'] !== null
+  const refresh = hasRefresh ? token(body, 'refresh_token') : undefined
   if (typeof body['token_type'] !== 'string' || body['token_type'].toLowerCase() !== 'bearer') {
     throw new Failure('token_reply_invalid', { detail: 'token_type is not Bearer' })
   }

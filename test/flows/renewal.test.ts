@@ -95,8 +95,11 @@ describe('an access token that has ended', () => {
     expect((await tab.fetch('/bff/session')).json()).toMatchObject({ authenticated: true })
   })
 
-  test('may come back without a new refresh token; the old one is used again', async () => {
-    stack.authorizationServer.plan('token', changed({ refresh_token: undefined }))
+  test.each([
+    ['without', undefined],
+    ['with null for', null],
+  ])('may come back %s a new refresh token; the old one is used again', async (_, none) => {
+    stack.authorizationServer.plan('token', changed({ refresh_token: none }))
     await stack.records.expireTokens()
     expect((await tab.fetch('/api/demo/1')).status).toBe(200)
     const first = lastRefreshToken()
@@ -155,9 +158,12 @@ describe('a resource server that refuses a token', () => {
   })
 })
 
-describe('without a refresh token', () => {
+describe.each([
+  ['without', undefined],
+  ['with null for', null],
+])('%s a refresh token', (_, none) => {
   beforeEach(async () => {
-    stack.authorizationServer.plan('token', changed({ refresh_token: undefined, expires_in: 120 }))
+    stack.authorizationServer.plan('token', changed({ refresh_token: none, expires_in: 120 }))
     tab = await stack.signedIn()
   })
 
