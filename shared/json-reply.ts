@@ -1,6 +1,10 @@
 import { header } from './http.ts'
 import type { IncomingReply } from './http.ts'
 
+/** The content type of a reply in words that can be shown. */
+export const shownContentType = (reply: IncomingReply): string =>
+  (header(reply, 'content-type') ?? 'no content type').replace(/[^\x20-\x7e]/g, ' ').slice(0, 40)
+
 /** An object in a JSON reply, which is UTF-8, or undefined when the body is anything else (RFC 8259 section 8.1). */
 export const jsonObject = (reply: IncomingReply): Record<string, unknown> | undefined => {
   const [type = '', ...parameters] = (header(reply, 'content-type') ?? '').toLowerCase().split(';')

@@ -2,7 +2,7 @@ import * as z from 'zod/mini'
 import { AUTHENTICATION_METHODS, printable } from './client.ts'
 import type { Client } from './client.ts'
 import { Failure } from './errors.ts'
-import { jsonObject } from './json-reply.ts'
+import { jsonObject, shownContentType } from './json-reply.ts'
 import type { IncomingReply } from './http.ts'
 
 /** What a server answers at registration and its management, checked against what was asked (RFC 7591 section 3.2, RFC 7592 section 3). */
@@ -90,11 +90,13 @@ export const withCredentials = (
  */
 export const accepted = (reply: IncomingReply, asked: Asked): Client => {
   const body = jsonObject(reply)
+  if (body === undefined)
+    throw refused(`the registration reply is no JSON object (content type: ${shownContentType(reply)})`)
   // Some servers write null for what they do not have.
-  const said = body && Object.fromEntries(Object.entries(body).filter(([, member]) => member !== null))
+  const said = Object.fromEntries(Object.entries(body).filter(([, member]) => member !== null))
   const parsed = replySchema().safeParse(said)
   if (!parsed.success) {
-    const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.') || 'the body'))].join(', ')
+    const members = [...new Set(parsed.error.issues.map((issue) => issue.path.join('.')))].join(', ')
     throw refused(`the registration reply lacks or misspells ${members}`)
   }
   const got = parsed.data

@@ -2,7 +2,7 @@ import { coderAdvice } from './coder-advice.ts'
 import { Failure } from './errors.ts'
 import { header, HttpFault } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
-import { jsonObject } from './json-reply.ts'
+import { jsonObject, shownContentType } from './json-reply.ts'
 
 /** Documents at well-known URLs: fetched within limits, read strictly, and what is no document is said in words. */
 
@@ -54,7 +54,7 @@ const complaintAbout = (reply: IncomingReply, url: URL): string => {
   if (status >= 300 && status <= 399)
     return `answered ${status}, a redirect${leadsTo(reply, url)}, and none is followed`
   if (status !== 200) return `answered ${status}`
-  const type = (header(reply, 'content-type') ?? 'no content type').replace(/[^\x20-\x7e]/g, ' ').slice(0, 40)
+  const type = shownContentType(reply)
   return `${/^text\/html\b/i.test(type) ? 'answered with a web page; it ' : ''}holds no JSON object (content type: ${type})`
 }
 

@@ -78,6 +78,17 @@ describe('a server that does everything', () => {
     expect(leaksOf(server.secrets, { report, text: textOf(report) })).toEqual([])
   })
 
+  test('is not usable yet where its secrets are over when they are issued', async () => {
+    const server = await strict()
+    server.plan('register', faults.changed({ client_secret_expires_at: 1 }))
+    const report = await look(server.issuer, { register: true })
+    expect([report.verdict, about(report, 'registration')]).toMatchObject([
+      'work',
+      { level: 'todo', says: expect.stringMatching(/its secret has expired already, at 1970-/) },
+    ])
+    expect(server.clients()).toEqual([])
+  })
+
   test('is left alone without --register', async () => {
     const server = await strict()
     await look(server.issuer)
