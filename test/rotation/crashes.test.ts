@@ -1,79 +1,33 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { dropConnection, loseReply, type Gate } from '../../infra/local/aws-call.ts'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { rowsOf } from '../renewal/crash-points.ts'
 import { leaksOf } from '../support/canaries.ts'
 import { openRecords } from '../support/records.ts'
-import { openRotations } from '../support/rotation.ts'
-import type { Fault } from '../support/server.ts'
 import { signIn } from '../support/sign-in.ts'
-import { startStrictStack } from '../support/stacks.ts'
 import type { Browser } from '../support/user-agent.ts'
+import { startRotatingStack, type Kill } from './rotating-stack.ts'
 
 /** The process of a rotation ends before or after each of its exchanges with the outside, and AWS repeats the rotation. */
 
-type When = 'before' | 'after'
-
-let stack: Awaited<ReturnType<typeof startStrictStack>>
-let rotations: ReturnType<typeof openRotations>
+let stack: Awaited<ReturnType<typeof startRotatingStack>>
+let rotations: typeof stack.rotations
 let records: ReturnType<typeof openRecords>
 let tab: Browser
-/** The exchanges of this test so far, and the one at which the process ends. */
-let exchanges: string[] = []
-let armed: { index: number; when: When } | undefined
 /** How many clients kills have left at the server. */
 let orphans = 0
 
-/** What is to happen at this exchange. */
-const meet = (name: string): When | undefined => {
-  exchanges.push(name)
-  if (armed === undefined || exchanges.length - 1 !== armed.index) return undefined
-  const { when } = armed
-  armed = undefined
-  stack.stack.function('Rotate').kill()
-  return when
-}
-const gate: Gate = (call) => {
-  if (!call.accessKeyId.includes('ROTATE')) return undefined
-  const when = meet(call.action.replace('secretsmanager:', ''))
-  if (when === 'before') throw dropConnection
-  if (when === 'after') throw loseReply
-  return undefined
-}
-const fault =
-  (name: string): Fault =>
-  async (proceed) => {
-    const when = meet(name)
-    if (when === undefined) return await proceed()
-    if (when === 'after') await proceed()
-    return { status: 0, send: (response) => void response.destroy() }
-  }
-
 beforeAll(async () => {
-  stack = await startStrictStack({ gate })
-  rotations = openRotations(stack)
+  stack = await startRotatingStack({ mode: 'successor' })
+  rotations = stack.rotations
   records = openRecords(stack.stack)
-  await stack.stack.rotationIsIdle()
   tab = stack.newBrowser()
   await signIn(tab, { user: 'ada' })
-  stack.authorizationServer.always('register', fault('registers a client'))
-})
-beforeEach(() => {
-  exchanges = []
-  armed = undefined
 })
 afterAll(async () => {
   records.close()
-  rotations.close()
   await stack.close()
 })
 
-/** A rotation, with the token endpoint counted while it runs. */
-const rotate = async (): Promise<string> => {
-  stack.authorizationServer.always('token', fault('tries the client'))
-  const token = await rotations.rotate()
-  stack.authorizationServer.always('token', undefined)
-  return token
-}
+const rotate = (dies?: Kill): Promise<string> => stack.rotate({ dies, isAlone: true })
 
 /** There is one current client, nothing is lost, and what a kill has left behind is known to be there. */
 const isWhole = async (token: string, leaves = 0): Promise<void> => {
@@ -107,7 +61,7 @@ const rows = rowsOf('rotation')
 
 test('a rotation makes these exchanges', async () => {
   const token = await rotate()
-  expect(exchanges).toEqual(rows.map(({ name }) => name.replace(/^\w+: /, '')))
+  expect(stack.exchanges()).toEqual(rows.map(({ name }) => name.replace(/^\w+: /, '')))
   await isWhole(token)
 })
 
@@ -120,9 +74,9 @@ const cells = rows.flatMap(({ name, before, after }, index) => [
 ])
 
 test.each(cells)('killed $when exchange $index, $name: $outcome', async ({ index, when, outcome }) => {
-  armed = { index, when }
-  const token = await rotate()
-  expect(armed, 'the exchange is met').toBeUndefined()
+  const before = stack.kills()
+  const token = await rotate({ index, when })
+  expect(stack.kills(), 'the exchange is met').toBe(before + 1)
   await isWhole(token, leftBehind[outcome])
   if (when === 'after') await nobodyNotices()
 })

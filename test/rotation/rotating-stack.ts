@@ -5,6 +5,8 @@ import type { Fault } from '../support/server.ts'
 import type { StrictOptions } from '../support/strict-options.ts'
 import { startStrictStack } from '../support/stacks.ts'
 
+const MANAGEMENT: Record<string, string> = { PUT: 'updates the client', DELETE: 'deletes a client' }
+
 /** A kill at one exchange of a rotation with the outside; the first is 0. */
 export type Kill = { index: number; when: When }
 
@@ -76,7 +78,7 @@ export const startRotatingStack = async ({
   )
   authorizationServer.always(
     'client',
-    fault((method) => (method === 'PUT' ? 'updates the client' : 'reads the client')),
+    fault((method) => MANAGEMENT[method] ?? 'reads the client'),
   )
 
   return {
@@ -99,7 +101,7 @@ export const startRotatingStack = async ({
           fault(() => 'tries the client'),
         )
       const token = await rotations.rotate()
-      authorizationServer.always('token', undefined)
+      if (isAlone) authorizationServer.always('token', undefined)
       return token
     },
     close: async (): Promise<void> => {
