@@ -68,7 +68,7 @@ export const countAlarms: readonly CountAlarm[] = [
     limit: { atLeast: 1, minutes: 5 },
     means:
       'An authorization server refuses our client (`invalid_client`): it was deleted there, or its credentials were changed. Sign-ins and renewals fail.',
-    todo: 'Repair the registration by one call of `RegisterFunction` with `{"repair":"<provider>"}`. For a static client, write its new secret.',
+    todo: 'Run `npm run registration -- <provider> --repair`. For a static client, write its new secret.',
     see: 'A client that the server no longer takes',
   },
   {

@@ -62,7 +62,7 @@ export type GiveOrder = <T>(order: Readonly<Record<string, unknown>>, outcome: z
 export const ordersTo = async (
   description: string,
   provider: string,
-  { endpoint, function: named }: { endpoint: string | undefined; function: string | undefined },
+  { endpoint, function: named }: { endpoint?: string; function?: string },
 ): Promise<GiveOrder> => {
   const client = new LambdaClient({
     ...(await accessAt(endpoint)),

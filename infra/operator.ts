@@ -16,7 +16,7 @@ export const argumentsOf = <T extends ParseArgsConfig>(config: T): ReturnType<ty
 }
 
 /** Settings of an AWS client: none where the AWS CLI's are meant; otherwise those of the local run at that endpoint. */
-export const accessAt = async (endpoint: string | undefined) => {
+export const accessAt = async (endpoint?: string) => {
   if (endpoint === undefined) return {}
   if (!URL.canParse(endpoint)) throw new Refusal('--endpoint takes the URL that npm start prints')
   const [{ REGION: region }, { operatorAccessKeyId }] = await Promise.all([

@@ -110,7 +110,7 @@ const run = async (argv: string[]): Promise<string> => {
   const [of, words] = meantBy(values)
   const end = values.end === true
   const description = orders['operator-sessions']?.description ?? ''
-  const give = await ordersTo(description, provider, { endpoint: values.endpoint, function: values.function })
+  const give = await ordersTo(description, provider, values)
   const { account, sessions } = await outcomeOf(give, { provider, of, end })
   if (account === null || sessions.length === 0)
     throw new Refusal(

@@ -30,9 +30,8 @@ const stringProperties = (properties: Record<string, unknown>): Record<string, s
     Object.entries(properties).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])),
   )
 
-const isOfCloudFormation = (
-  event: CloudFormationCustomResourceEvent | Record<string, unknown>,
-): event is CloudFormationCustomResourceEvent => typeof event['ResponseURL'] === 'string'
+const isOfCloudFormation = (event: unknown): event is CloudFormationCustomResourceEvent =>
+  typeof event === 'object' && event !== null && 'ResponseURL' in event && typeof event.ResponseURL === 'string'
 
 /** What the operator reads when a deploy fails: our own words, with what the other server said already cut to size. */
 const reasonOf = (error: unknown): string =>
@@ -51,9 +50,9 @@ export const isFailedCreate = (id: string | undefined): boolean => id?.startsWit
 export const customResource = (
   flow: string,
   run: (event: ResourceEvent) => Promise<ResourceOutcome>,
-  obey: (order: Readonly<Record<string, unknown>>) => Promise<Record<string, unknown>>,
+  obey: (order: unknown) => Promise<object>,
 ) =>
-  middy<CloudFormationCustomResourceEvent | Record<string, unknown>>().handler(async (event) => {
+  middy().handler(async (event: unknown) => {
     if (!isOfCloudFormation(event)) {
       try {
         return await obey(event)

@@ -1,6 +1,8 @@
+import * as z from 'zod/mini'
 import type { Stage } from '../shared/config.ts'
 import { Failure } from '../shared/errors.ts'
 import { withAdvice } from '../shared/profiles.ts'
+import { lookAt } from '../shared/registration-look.ts'
 import { createRegistrations } from '../shared/registrations.ts'
 import type { RegistrationsDeps } from '../shared/registrations.ts'
 import { pseudonym } from '../shared/seal.ts'
@@ -60,16 +62,33 @@ export const register =
     }
   }
 
-/** What an operator orders: `{"repair": "<provider>"}`, with `"anew": true` a new client whatever there is. */
-export const repair =
+/** What an operator orders: to look at the registration, or to repair it, if need be with a new client whatever there is. */
+const orderSchema = () => {
+  const provider = z.string().check(z.regex(/^[a-z][a-z0-9-]{0,31}$/))
+  return z.union([
+    z.strictObject({ show: provider }),
+    z.strictObject({ repair: provider, anew: z.optional(z.boolean()) }),
+  ])
+}
+
+const providerIn = (order: unknown): string => {
+  const { data } = orderSchema().safeParse(order)
+  if (data === undefined) return ''
+  return 'show' in data ? data.show : data.repair
+}
+
+/** Carries out what an operator orders; the outcome holds no secret. @throws request_invalid, and what looking and registering throw */
+export const obey =
   (deps: RegistrationsDeps) =>
-  async (order: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> => {
-    const { repair: provider, anew = false, ...others } = order
-    if (typeof provider !== 'string' || typeof anew !== 'boolean' || Object.keys(others).length > 0) {
-      throw new Failure('request_invalid', { detail: 'say {"repair": "<provider>"}, if need be with "anew": true' })
+  async (given: unknown): Promise<object> => {
+    const { success, data: order } = orderSchema().safeParse(given)
+    if (!success) {
+      const detail = 'say {"show": "<provider>"} or {"repair": "<provider>"}, if need be with "anew": true'
+      throw new Failure('request_invalid', { detail })
     }
-    const { done, clientId } = await createRegistrations(deps).ensure(provider, anew ? 'anew' : 'update')
-    return { provider, done, client_id: clientId }
+    if ('show' in order) return await lookAt(deps, order.show)
+    const { done, clientId } = await createRegistrations(deps).ensure(order.repair, order.anew ? 'anew' : 'update')
+    return { provider: order.repair, done, client_id: clientId }
   }
 
 const composed = (): RegistrationsDeps => ({
@@ -93,5 +112,5 @@ const advised = async <T>(provider: unknown, run: () => Promise<T>): Promise<T> 
 export const handler = customResource(
   'register',
   (event) => advised(event.properties['Provider'], () => register(composed())(event)),
-  (order) => advised(order['repair'], () => repair(composed())(order)),
+  (order) => advised(providerIn(order), () => obey(composed())(order)),
 )

@@ -111,12 +111,13 @@ export async function run(
       ? [['Sign in', `as ${users.map((user) => user.name).join(', ')}: pick one, there is no password`]]
       : []),
     ['Issuer', issuer],
+    ['Registration', `npm run registration -- ${name} --endpoint ${stack.endpoints.lambda}`],
     ['Sessions', `npm run sessions -- ${name} --subject <sub> --endpoint ${stack.endpoints.lambda}`],
     ['Rotate', `npm run rotate -- ${name} --endpoint ${stack.endpoints.secretsManager}`],
     ['Trace', `${stack.url}/__local/trace (the page shows it live)`],
     ['Stop', 'Ctrl-C'],
   ]
-  say(`\n${rows.map(([label = '', text]) => `  ${label.padEnd(9)}${text}`).join('\n')}\n`)
+  say(`\n${rows.map(([label = '', text]) => `  ${label.padEnd(14)}${text}`).join('\n')}\n`)
   say(`ready ${stack.url}`)
 }
 

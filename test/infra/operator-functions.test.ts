@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { orders as functionsOfOrders } from '../../infra/flows.ts'
+import { orders as functionsOfOrders, register } from '../../infra/flows.ts'
 import { REGION } from '../../infra/local/aws-call.ts'
 import { runCommand } from '../support/commands.ts'
 import { json, startRecordingServer, type Answer } from '../support/server.ts'
@@ -139,6 +139,73 @@ test.each<[string, Answer | { outcome: object }, string]>([
   const before = invoked().length
   expect(await sessions('--end')).toEqual({ code: 1, stdout: '', stderr })
   expect(invoked(), 'an order is given once').toHaveLength(before + 1)
+})
+
+const look = {
+  issuer: 'https://as.example.com',
+  standing: 'known',
+  detail: null,
+  client_id: 'c1',
+  token_endpoint_auth_method: 'private_key_jwt',
+  registered_at: null,
+  secret_ends_at: null,
+  retiring: 0,
+  attempts: 2,
+  rotation_pending: true,
+}
+
+describe('the registration', () => {
+  const registration = (...args: string[]) =>
+    runCommand('registration-command', ['main', ...args, '--endpoint', lambda.url])
+  beforeEach(() => {
+    functions = [[deployed('one', stageOf('main'), register.description)]]
+  })
+
+  test('is told with what rotations left', async () => {
+    answers = [{ outcome: look }]
+    expect(await registration()).toEqual({
+      code: 0,
+      stderr: '',
+      stdout: [
+        'main at https://as.example.com: known there, and as the stage asks',
+        '  client c1, private_key_jwt',
+        '  a rotation was begun and is not done; npm run rotate takes it up again',
+        '  perhaps orphans: 2; see npm run rotate -- main --list',
+        '',
+      ].join('\n'),
+    })
+  })
+
+  test.each([
+    ['unmanaged', 0],
+    ['static', 0],
+    ['lost', 1],
+    ['differs', 1],
+    ['unreachable', 1],
+    ['none', 1],
+  ])('that is %s has the exit code %d', async (standing, code) => {
+    answers = [{ outcome: { ...look, standing, client_id: null } }]
+    expect(await registration()).toMatchObject({ code, stderr: '' })
+  })
+
+  test('cannot steer the terminal by what the server said', async () => {
+    answers = [{ outcome: { ...look, standing: 'differs', detail: 'a\u001b[2J\nb', client_id: 'c\r\n1' } }]
+    const { stdout } = await registration()
+    expect(stdout.split('\n').slice(1, 3)).toEqual(['  a [2J b', '  client c 1, private_key_jwt'])
+  })
+
+  test.each([
+    [[], { ...look, standing: 'fine' }],
+    [[], { ...look, registered_at: 'now' }],
+    [[], { ...look, secret_ends_at: 9e15 }],
+    [[], {}],
+    [['--repair'], { done: 'perhaps' }],
+    [['--repair'], { done: 'updated', client_id: 7 }],
+    [['--repair'], look],
+  ])('is not told from an answer that is none: %j %j', async (args, answer) => {
+    answers = [{ outcome: answer }]
+    expect(await registration(...args)).toEqual({ code: 1, stdout: '', stderr: other })
+  })
 })
 
 test('what a browser called itself cannot steer the terminal, nor look like another line', async () => {

@@ -9,11 +9,12 @@ import {
 import { vi } from 'vitest'
 import { dropConnection, loseReply, REGION } from '../../infra/local/aws-call.ts'
 import { startSecretsManager } from '../../infra/local/secrets-manager.ts'
-import { register, repair } from '../../lambdas/register.ts'
+import { obey, register } from '../../lambdas/register.ts'
 import { parseStage, type Stage } from '../../shared/config.ts'
 import { Failure } from '../../shared/errors.ts'
 import { createSend, HttpFault, type OutgoingRequest, type Send } from '../../shared/http.ts'
 import { parseRegistration, type Registration } from '../../shared/registration-record.ts'
+import { lookAt, type Look } from '../../shared/registration-look.ts'
 import { attemptsIn } from '../../shared/rotation.ts'
 import { createSecrets, createSecretVersions, type SecretVersions } from '../../shared/secrets.ts'
 
@@ -166,8 +167,12 @@ export const startRegistrations = async () => {
       const event = { requestId: randomUUID(), properties: given, oldProperties: {} }
       await register(without)({ type: 'Delete', id: resource?.id, ...event })
     },
-    repair: (settings: ProviderSettings, order: Record<string, unknown> = {}): Promise<Record<string, unknown>> =>
-      repair(deps(settings))({ repair: 'demo', ...order }),
+    repair: async (
+      settings: ProviderSettings,
+      order: Record<string, unknown> = {},
+    ): Promise<Record<string, unknown>> => ({ ...(await obey(deps(settings))({ repair: 'demo', ...order })) }),
+    /** What an operator gets to know of the registration. */
+    look: (settings: ProviderSettings, provider = 'demo'): Promise<Look> => lookAt(deps(settings), provider),
     /** What the secret holds. */
     stored: async (): Promise<Registration | undefined> =>
       parseRegistration((await client.send(new GetSecretValueCommand({ SecretId: secret }))).SecretString ?? ''),
