@@ -12,6 +12,8 @@ const STAGES = path.join(import.meta.dirname, 'stages')
 
 /** The stage cannot be used; the message is for the operator, line by line. */
 export class StageFault extends Error {
+  readonly faults: readonly string[]
+
   constructor(file: string, faults: readonly string[]) {
     super(
       [`The stage${file === '' ? '' : ` ${file}`} cannot be used:`, ...faults.map((fault) => `  - ${fault}`)].join(
@@ -19,6 +21,7 @@ export class StageFault extends Error {
       ),
     )
     this.name = 'StageFault'
+    this.faults = faults
   }
 }
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
+import { checkStage, StageFault } from '../stage-file.ts'
 import { isRecord } from './aws-call.ts'
 import { ResourceFailure } from './creation.ts'
 import { type DemoUser, startAuthorizationServer } from './demo/authorization-server.ts'
@@ -49,6 +50,7 @@ export async function run(
   const resource = `http://127.0.0.1:${resourcePort}`
   const servers = { issuer: realIssuer ?? `http://127.0.0.1:${issuerPort}`, resourceServer: resource }
   const stage = stageFor(written, port, servers, realIssuer !== undefined)
+  judgeStage(stage, relative('.', stageFile), realIssuer)
   const [name = 'demo'] = Object.keys(stage.providers)
   const [issuer = servers.issuer] = issuersOf(stage)
 
@@ -161,6 +163,18 @@ function stageFor(stage: StageFile, port: number, servers: typeof placeholders, 
   const replaced = Object.fromEntries(Object.entries(stage).map(([name, member]) => [name, replace(member)]))
   const { providers } = replaced
   return { ...replaced, origin: `http://localhost:${port}`, providers: isRecord(providers) ? providers : {} }
+}
+
+/** The stage can be used. Where it is the issuer of the command line that cannot, that is what is said. */
+function judgeStage(stage: StageFile, file: string, realIssuer: string | undefined): void {
+  try {
+    checkStage(file, stage)
+  } catch (error) {
+    const [fault = '', ...others] = error instanceof StageFault ? error.faults : []
+    const about = /^providers\.[^.]+\.issuer: /.exec(fault)?.[0]
+    if (realIssuer === undefined || about === undefined || others.length > 0) throw error
+    throw new UsageError(`--issuer ${realIssuer} ${fault.slice(about.length)}.`)
+  }
 }
 
 function issuersOf(stage: StageFile): string[] {

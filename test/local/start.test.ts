@@ -104,6 +104,16 @@ describe('a start that fails', () => {
       /^--issuer stands in for the demo's http:\/\/127\.0\.0\.1:8081, which .*own\.json does not name; write the issuer there instead\.\n$/,
     ],
     [
+      'a stage file with faults, by its name',
+      () => ['--stage', stageFile('faulty.json', '{"providers":{"Demo":{"issuer":"https://a.b"}}}')],
+      /^The stage \S*faulty\.json cannot be used:\n {2}- providers\.Demo: is no good name: .*\n$/,
+    ],
+    [
+      'an issuer that can be none',
+      () => ['--issuer', 'http://as.example.com'],
+      /^--issuer http:\/\/as\.example\.com must use https; http is for localhost and 127\.0\.0\.1 only\.\n$/,
+    ],
+    [
       'a stage without its initial access token',
       () => [
         '--stage',
