@@ -60,14 +60,17 @@ const addRotate = (stack: Stack, names: readonly string[], props: RotationProps)
 }
 
 /**
- * What an operator registers, an operator rotates: everything here is for the clients that are ours.
+ * What an operator registers, an operator rotates: everything here is for the clients that are ours, some of which may be left from before
+ * a provider's client became static.
  * @returns the functions that do it, by the names of their bundles
  */
 export const addRotation = (stack: Stack, props: RotationProps): Record<string, IFunction> => {
   const { secretArns, environment, logRetentionDays } = props
-  const ours = Object.entries(props.stage.providers).filter(([, { client }]) => client !== 'static')
-  if (ours.length === 0) return {}
-  const rotated = ours.filter(([, { rotation }]) => rotation.mode !== 'off').map(([name]) => name)
+  const providers = Object.entries(props.stage.providers)
+  const names = providers.map(([name]) => name)
+  const rotated = providers
+    .filter(([, { client, rotation }]) => client !== 'static' && rotation.mode !== 'off')
+    .map(([name]) => name)
   const rotate = rotated.length === 0 ? undefined : addRotate(stack, rotated, props)
   const arnsOf = (names: readonly string[]): string[] => names.flatMap((name) => secretArns[name] ?? [])
   const { function: upkeep } = new FlowFunction(stack, 'Upkeep', {
@@ -77,11 +80,11 @@ export const addRotation = (stack: Stack, props: RotationProps): Record<string, 
     timeoutSeconds: 120,
     logRetentionDays,
     grants: [
-      { actions: CHANGING, resources: arnsOf(ours.map(([name]) => name)) },
+      { actions: CHANGING, resources: arnsOf(names) },
       { actions: secretsManager('RotateSecret'), resources: arnsOf(rotated) },
       // Who rotates a secret must be allowed to invoke its function.
       { actions: ['lambda:InvokeFunction'], resources: rotate === undefined ? [] : [rotate.functionArn] },
-      props.certificates(ours.map(([name]) => name)),
+      props.certificates(names),
     ],
   })
   new Rule(stack, 'EveryHour', {

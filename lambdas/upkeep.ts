@@ -44,16 +44,32 @@ export const upkeep = (deps: Deps) => {
     return true
   }
 
-  /** Clients that just retired get their date; those whose time is over go, at the server first. */
-  const retire = async (provider: string, secret: string, registration: Registration): Promise<void> => {
+  /** Those whose time is over go, at the server first; resolves with their ids. */
+  const deleted = async (provider: string, retiring: readonly Client[]): Promise<ReadonlySet<string>> => {
     const gone = new Set<string>()
-    for (const client of registration.retiring) {
+    for (const client of retiring) {
       if (!isOver(client, deps.stage.session.absolute_seconds, nowSeconds())) continue
       if (await isSettled(provider, client)) gone.add(client.client_id)
     }
+    if (gone.size > 0) audit('upkeep', 'clients_deleted', { provider, count: gone.size })
+    return gone
+  }
+
+  /** Clients that just retired get their date; those whose time is over go. */
+  const retire = async (provider: string, secret: string, { retiring }: Registration): Promise<void> => {
+    const gone = await deleted(provider, retiring)
     const change = (known: Registration | undefined) => known && retired(known, gone, nowSeconds())
     await createProviderSecret(deps.versions, secret).change(change)
-    if (gone.size > 0) audit('upkeep', 'clients_deleted', { provider, count: gone.size })
+  }
+
+  /** The same for clients of ours from before an operator wrote another one down. */
+  const retireBeside = async (provider: string, secret: string): Promise<void> => {
+    const ours = createProviderSecret(deps.versions, secret)
+    const kept = await ours.read()
+    if (kept.known === undefined) return
+    const next = retired(kept.known, await deleted(provider, kept.known.retiring), nowSeconds())
+    // Where a deploy was faster, the next hour sees to it.
+    if (next !== kept.known) await ours.replace(kept, next)
   }
 
   /** Attempts whose client is known are given back, now that the server may answer; how many are left that only an operator can settle. */
@@ -97,7 +113,8 @@ export const upkeep = (deps: Deps) => {
   const tend = async (provider: string): Promise<void> => {
     const secret = deps.secretOf(provider)
     const settings = deps.stage.providers[provider]
-    if (secret === undefined || settings === undefined || settings.client === 'static') return
+    if (secret === undefined || settings === undefined) return
+    if (settings.client === 'static') return await retireBeside(provider, secret)
     const { registration } = await createProviderSecret(deps.versions, secret).read()
     const { client_secret_expires_at: ends = 0 } = registration?.current ?? {}
     if (registration !== undefined && ends !== 0) {

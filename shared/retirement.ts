@@ -24,7 +24,11 @@ export const isOverdue = (client: Client, sessionSeconds: number, nowSeconds: nu
   endOf(client, sessionSeconds) + PATIENCE_SECONDS < nowSeconds
 
 /** The registration without the clients that are gone; those that retired by a rotation since get the date. The same where nothing changes. */
-export const retired = (registration: Registration, gone: ReadonlySet<string>, nowSeconds: number): Registration => {
+export const retired = <T extends Pick<Registration, 'retiring'>>(
+  registration: T,
+  gone: ReadonlySet<string>,
+  nowSeconds: number,
+): T => {
   const { retiring } = registration
   if (!retiring.some((client) => client.retired_at === undefined || gone.has(client.client_id))) return registration
   const left = retiring.filter((client) => !gone.has(client.client_id))

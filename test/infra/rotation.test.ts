@@ -6,13 +6,16 @@ import { synthesizeStage } from '../support/stacks.ts'
 type Properties = Record<string, unknown>
 type Resource = { Type: string; Properties: Properties; DependsOn?: string[] }
 
-const synthesized = async (rotations: Record<string, object | undefined>): Promise<[id: string, Resource][]> => {
+const synthesized = async (
+  rotations: Record<string, object | undefined>,
+  settings: object = {},
+): Promise<[id: string, Resource][]> => {
   const folder = await synthesizeStage({
     origin: 'https://app.example.com',
     providers: Object.fromEntries(
       Object.entries(rotations).map(([name, rotation]) => [
         name,
-        { issuer: `https://${name}.example.com`, ...(rotation !== undefined && { rotation }) },
+        { ...settings, issuer: `https://${name}.example.com`, ...(rotation !== undefined && { rotation }) },
       ]),
     ),
   })
@@ -94,6 +97,16 @@ test('once an hour, and by that rule only, clients are looked after', async () =
       SourceArn: { 'Fn::GetAtt': [rule, 'Arn'] },
     },
   ])
+})
+
+test('clients of ours from before a static one are looked after, and nothing is rotated', async () => {
+  const resources = await synthesized({ main: undefined }, { client: 'static' })
+  expect(idOf(resources, 'AWS::Lambda::Function', 'Rotate')).toBe('none')
+  expect(idOf(resources, 'AWS::Lambda::Function', 'Upkeep')).not.toBe('none')
+  const role = JSON.stringify(all(resources, 'AWS::IAM::Role').find(([id]) => id.startsWith('Upkeep')))
+  expect(role).toContain(idOf(resources, 'AWS::SecretsManager::Secret', 'Providermain'))
+  expect(role).not.toContain(idOf(resources, 'AWS::SecretsManager::Secret', 'Clientmain'))
+  expect(role).not.toContain('RotateSecret')
 })
 
 test('without rotation there is neither function nor schedule', async () => {

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { rotate } from '../../lambdas/rotate.ts'
 import { upkeep } from '../../lambdas/upkeep.ts'
 import { newClientKey } from '../../shared/client-keys.ts'
 import { attemptsIn, openRotation } from '../../shared/rotation.ts'
 import { parseStaticKnowledge } from '../../shared/static-client.ts'
 import { startStrictAuthorizationServer, type StrictAuthorizationServer } from '../support/authorization-server.ts'
+import { insteadJson } from '../support/faults.ts'
 import { startRegistrations, type ProviderSettings } from '../support/registrations.ts'
 
 /** A rotation that meets a deploy, an end or a failure that comes at a bad time. */
@@ -132,4 +133,58 @@ test('sessions that began under a client with keys go on when an operator writes
   expect(parseStaticKnowledge(value)?.keys).toEqual(keys)
   await ours.deploy(stage)
   expect((await ours.stored())?.keys).toEqual(keys)
+})
+
+describe('clients of ours from before an operator wrote another one down', () => {
+  const day = 86_400
+  let theirs: ProviderSettings
+  const hourAfter = (seconds: number): Promise<void> =>
+    upkeep({ ...ours.deps(theirs), now: () => Date.now() + seconds * 1_000 })()
+  const retiring = async () =>
+    parseStaticKnowledge((await ours.versions.find(ours.secret, { label: 'AWSCURRENT' }))?.value ?? '')?.retiring
+
+  beforeEach(async () => {
+    theirs = { ...stage, client: 'static' }
+    vi.stubEnv('COATCHECK_STAGE', JSON.stringify(ours.deps(theirs).stage))
+    vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+    await ours.deploy(stage)
+    await ours.deploy(theirs)
+  })
+
+  test('go when no session of them can be left, and nothing is written before and after that', async () => {
+    const [before] = clients()
+    await hourAfter(0)
+    const version = await ours.version()
+    expect(await retiring()).toMatchObject([{ client_id: before, retired_at: expect.any(Number) }])
+    await hourAfter(60)
+    expect([clients(), await ours.version()]).toEqual([[before], version])
+    await hourAfter(400 * day)
+    expect([clients(), await retiring()]).toEqual([[], []])
+    const last = await ours.version()
+    ours.forgetCalls()
+    await hourAfter(400 * day)
+    expect([ours.calls(), await ours.version()]).toEqual([[], last])
+  })
+
+  test('stay with their credentials while the server does not let us', async () => {
+    await hourAfter(0)
+    const [{ retired_at: since = 0 } = {}] = (await retiring()) ?? []
+    const overSeconds = ours.deps(theirs).stage.session.absolute_seconds + 2 * 3_600 + 60
+    server.plan('client', insteadJson(500, {}))
+    await hourAfter(since + overSeconds - Date.now() / 1_000)
+    expect([clients().length, (await retiring())?.length]).toEqual([1, 1])
+    await hourAfter(since + overSeconds - Date.now() / 1_000)
+    expect([clients(), await retiring()]).toEqual([[], []])
+  })
+
+  test('and a deploy meanwhile: it wins, and the next hour does the rest', async () => {
+    await hourAfter(0)
+    const replace: typeof ours.versions.replace = () => Promise.resolve(false)
+    const deps = ours.deps(theirs, { versions: { replace } })
+    const before = await retiring()
+    await upkeep({ ...deps, now: () => Date.now() + 400 * day * 1_000 })()
+    expect([clients(), await retiring()]).toEqual([[], before])
+    await hourAfter(400 * day)
+    expect(await retiring()).toEqual([])
+  })
 })
