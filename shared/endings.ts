@@ -1,5 +1,5 @@
 import { Failure } from './errors.ts'
-import { decodeGrant, isShared } from './grant-record.ts'
+import { decodeGrant, isShared, sessionOfGrant } from './grant-record.ts'
 import type { Grant } from './grant-record.ts'
 import type { Grants } from './grants.ts'
 import { hashName } from './seal.ts'
@@ -36,7 +36,10 @@ export interface Endings {
   limit(account: AccountId, most: number): Promise<Session[]>
   /** Sessions that began under that session of the authorization server are over, and no login under it succeeds any more. Which ended. */
   endServerSession(issuer: string, sid: string): Promise<Session[]>
-  /** Every session of the account is over, and no login that began before now succeeds any more. Which ended. */
+  /**
+   * Every session of the account is over, and no login that began before now succeeds any more; what an ending that was cut short left is
+   * gone too. Which ended.
+   */
   endAccount(account: AccountId): Promise<Session[]>
   /** Runs once for that logout token; again only when an earlier run did not come to its end. */
   onceFor(issuer: string, jti: string, run: () => Promise<void>): Promise<void>
@@ -150,7 +153,13 @@ export const createEndings = ({
 
     async endAccount(account) {
       await remember(accountEndKey(account))
-      return await endAll(await list(account))
+      const items = await table.list(partition(account), '')
+      const names = items.flatMap((item) => (decodeSession(item) === undefined ? [] : item.sk.slice(2)))
+      // A grant without its session is of an ending that was cut short; whoever repeats it completes it.
+      const left = items.flatMap((item) => sessionOfGrant(item) ?? []).filter((name) => !names.includes(name))
+      const ended = await endEach([...names, ...left].map((name) => ({ pk: partition(account), sk: `S#${name}` })))
+      if (names.length === 0 && items.some(({ sk }) => sk.startsWith('G#'))) await release(accountEndKey(account))
+      return ended
     },
 
     async onceFor(issuer, jti, run) {

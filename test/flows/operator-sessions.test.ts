@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { sessionCookie, signedInRecords } from '../support/answers.ts'
 import { runCommand } from '../support/commands.ts'
 import { gate, reset } from '../support/faults.ts'
+import { openRecords } from '../support/records.ts'
 import { authorize, navigation, signIn } from '../support/sign-in.ts'
 import { startStrictStack } from '../support/stacks.ts'
 import type { Browser } from '../support/user-agent.ts'
@@ -9,6 +10,7 @@ import type { Browser } from '../support/user-agent.ts'
 /** An operator looks at the sessions of users and ends them, by `npm run sessions`. */
 
 let stack: Awaited<ReturnType<typeof startStrictStack>>
+let records: ReturnType<typeof openRecords>
 const said: string[] = []
 
 beforeAll(async () => {
@@ -19,8 +21,12 @@ beforeAll(async () => {
       providers: { ...stage.providers, second: { ...stage.providers['demo'], client_name: 'Second' } },
     }),
   })
+  records = openRecords(stack.stack)
 })
-afterAll(() => stack.close())
+afterAll(async () => {
+  records.close()
+  await stack.close()
+})
 
 const sessions = async (...args: string[]) => {
   const ran = await runCommand('sessions', [...args, '--endpoint', stack.stack.endpoints.lambda])
@@ -172,6 +178,16 @@ describe('ending', () => {
     const reply = await tab.raw({ path: callback.pathname + callback.search, headers: navigation })
     expect([reply.status, reply.text]).toEqual([400, expect.stringContaining('login_invalid')])
     expect((await signedIn().then(isSignedIn)) && signedInRecords(await stack.items()).length).toBe(2)
+  })
+
+  test('completes what was cut short when a session had gone and its grant had not', async () => {
+    const tab = await signedIn()
+    const [record] = await records.all('session')
+    await records.remove(record ?? {})
+    const live = liveGrants()
+    expect(await isSignedIn(tab)).toBe(false)
+    expect((await sessions('demo', '--subject', 'ada', '--end')).stderr).toMatch(/^There is nothing to end/)
+    expect([live - liveGrants(), signedInRecords(await stack.items())]).toEqual([1, []])
   })
 
   test('is not held up by a server that fails: its tokens are revoked in the background', async () => {

@@ -119,6 +119,20 @@ describe('two browsers of one user', () => {
     }
   })
 
+  test('are both signed out where an operator ends them, and what an ending left behind is completed', async () => {
+    const subject = String(coder().users.find((user) => user.username === 'ada')?.id)
+    const order = { provider: 'demo', of: { subject }, end: true }
+    await bothSignIn()
+    const before = revocations()
+    await stack.stack.invoke('OperatorSessions', order)
+    expect([await whoami(one), await whoami(other), revocations() - before, livePairs('ada')]).toEqual([401, 401, 1, 0])
+    await bothSignIn()
+    for (const record of await records.all('session')) await records.remove(record)
+    expect(livePairs('ada')).toBe(1)
+    await stack.stack.invoke('OperatorSessions', order)
+    expect([livePairs('ada'), signedInRecords(await stack.items())]).toEqual([0, []])
+  })
+
   test('are both signed out where one ends every session', async () => {
     await bothSignIn()
     const before = revocations()

@@ -1,5 +1,6 @@
 import {
   ConditionalCheckFailedException,
+  DeleteItemCommand,
   DynamoDBClient,
   paginateScan,
   UpdateItemCommand,
@@ -60,6 +61,10 @@ export const openRecords = (stack: LocalStack) => {
   return {
     all,
     set,
+    /** A record is gone, as if whoever removed it had been stopped right then. */
+    remove: async ({ pk, sk }: StoredItem): Promise<void> => {
+      if (pk !== undefined && sk !== undefined) await client.send(new DeleteItemCommand({ TableName, Key: { pk, sk } }))
+    },
     age,
     /** Every access token has ended, as far as the stack knows. */
     expireTokens: () => age('grant', { expires: 0, fresh_until: 0 }),
