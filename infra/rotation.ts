@@ -67,7 +67,7 @@ const addRotate = (stack: Stack, names: readonly string[], props: RotationProps)
 export const addRotation = (stack: Stack, props: RotationProps): Record<string, IFunction> => {
   const { secretArns, environment, logRetentionDays } = props
   const providers = Object.entries(props.stage.providers)
-  const names = providers.map(([name]) => name)
+  const all = providers.map(([name]) => name)
   const rotated = providers
     .filter(([, { client, rotation }]) => client !== 'static' && rotation.mode !== 'off')
     .map(([name]) => name)
@@ -80,11 +80,11 @@ export const addRotation = (stack: Stack, props: RotationProps): Record<string, 
     timeoutSeconds: 120,
     logRetentionDays,
     grants: [
-      { actions: CHANGING, resources: arnsOf(names) },
+      { actions: CHANGING, resources: arnsOf(all) },
       { actions: secretsManager('RotateSecret'), resources: arnsOf(rotated) },
       // Who rotates a secret must be allowed to invoke its function.
       { actions: ['lambda:InvokeFunction'], resources: rotate === undefined ? [] : [rotate.functionArn] },
-      props.certificates(names),
+      props.certificates(all),
     ],
   })
   new Rule(stack, 'EveryHour', {
