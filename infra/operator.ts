@@ -11,14 +11,15 @@ export const argumentsOf = <T extends ParseArgsConfig>(config: T): ReturnType<ty
   try {
     return parseArgs(config)
   } catch (error) {
-    throw new Refusal(error instanceof Error ? (error.message.split(/\.\s|\n/)[0] ?? '') : String(error))
+    const [said] = (error instanceof Error ? error.message : String(error)).split(/\.(?:\s|$)|\n/)
+    throw new Refusal(`${said}; --help says what there is.`)
   }
 }
 
 /** Settings of an AWS client: none where the AWS CLI's are meant; otherwise those of the local run at that endpoint. */
 export const accessAt = async (endpoint?: string) => {
   if (endpoint === undefined) return {}
-  if (!URL.canParse(endpoint)) throw new Refusal('--endpoint takes the URL that npm start prints')
+  if (!URL.canParse(endpoint)) throw new Refusal('--endpoint takes the URL that npm start prints.')
   const [{ REGION: region }, { operatorAccessKeyId }] = await Promise.all([
     import('./local/aws-call.ts'),
     import('./local/stack.ts'),

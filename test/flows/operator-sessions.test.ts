@@ -239,7 +239,7 @@ test.each([
   [['demo', '--session', 'abcdefghijkl', '--end'], /^There is nothing to end: no session of session abcdefghijkl/],
   [['demo', '--account', 'abcdefghijkl'], /^Nobody is signed in: no session of account abcdefghijkl/],
   [['demo', '--subject', 'ada', '--function', 'no-such-function'], /^ResourceNotFoundException: Function not found/],
-  [['demo', '--subject', 'ada', '--colour'], /^Unknown option '--colour'/],
+  [['demo', '--subject', 'ada', '--colour'], /^Unknown option '--colour'; --help says what there is\.$/],
 ])('a mistake is a sentence and exit code 1: %j', async (args, sentence) => {
   const { code, stdout, stderr } = await sessions(...args)
   expect([code, stdout, stderr.trim().split('\n').length]).toEqual([1, '', 1])

@@ -232,7 +232,12 @@ test.each([
     [],
     'There are no AWS credentials: set AWS_PROFILE or sign in as for the AWS CLI.\n',
   ],
-  ['an endpoint that is none', process.env, ['--endpoint', 'demo'], '--endpoint takes the URL that npm start prints\n'],
+  [
+    'an endpoint that is none',
+    process.env,
+    ['--endpoint', 'demo'],
+    '--endpoint takes the URL that npm start prints.\n',
+  ],
   [
     'an endpoint where nobody is',
     process.env,
