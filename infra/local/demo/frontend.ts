@@ -23,7 +23,7 @@ const heartbeatMs = 20_000
 const notFound = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Not found · Coatcheck demo</title><link rel="stylesheet" href="/style.css"></head>
-<body><p class="brand"><img src="/favicon.svg" alt="" width="28" height="28">Coatcheck <span>local demo</span></p>
+<body><header><p class="brand"><img src="/favicon.svg" alt="" width="28" height="28">Coatcheck <span>local demo</span></p></header>
 <main><h1>There is no such page here</h1><p><a href="/">Go to the demo</a></p></main></body></html>
 `
 
