@@ -46,6 +46,14 @@ const repeated = (json: string): string[] => {
   return found
 }
 
+/** The JSON of a stage file, in which no setting stands twice. @throws StageFault where one does, SyntaxError */
+export const parseStageText = (name: string, text: string): unknown => {
+  const content: unknown = JSON.parse(text)
+  const twice = repeated(text).map((setting) => `${setting}: stands twice`)
+  if (twice.length > 0) throw new StageFault(name, twice)
+  return content
+}
+
 /** The content of a stage file, not yet checked. @throws StageFault */
 export const readStageFile = (nameOrFile: string): unknown => {
   const file = stagePath(nameOrFile)
@@ -57,19 +65,12 @@ export const readStageFile = (nameOrFile: string): unknown => {
       `there is no readable file ${path.relative('', file)}; name it with -c stage=<name or file>`,
     ])
   }
-  let content: unknown
   try {
-    content = JSON.parse(text)
+    return parseStageText(nameOrFile, text)
   } catch (error) {
+    if (error instanceof StageFault) throw error
     throw new StageFault(nameOrFile, [`it is not JSON: ${error instanceof Error ? error.message : 'unreadable'}`])
   }
-  const twice = repeated(text)
-  if (twice.length > 0)
-    throw new StageFault(
-      nameOrFile,
-      twice.map((setting) => `${setting}: stands twice`),
-    )
-  return content
 }
 
 /** The checked stage, with every default filled in. @throws StageFault */

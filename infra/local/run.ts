@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
-import { checkStage, StageFault } from '../stage-file.ts'
+import { checkStage, parseStageText, StageFault } from '../stage-file.ts'
 import { isRecord } from './aws-call.ts'
 import { ResourceFailure } from './creation.ts'
 import { type DemoUser, startAuthorizationServer } from './demo/authorization-server.ts'
@@ -136,9 +136,10 @@ function readStage(path: string): StageFile {
     throw new UsageError(`The stage file ${path} cannot be read; give --stage the path of a JSON file.`)
   }
   try {
-    const stage: unknown = JSON.parse(text)
+    const stage = parseStageText(relative('.', path), text)
     if (isRecord(stage)) return { ...stage, providers: isRecord(stage['providers']) ? stage['providers'] : {} }
   } catch (error) {
+    if (error instanceof StageFault) throw error
     throw new UsageError(
       `The stage file ${path} is not valid JSON: ${String(error instanceof Error ? error.message : error)}.`,
     )

@@ -109,6 +109,11 @@ describe('a start that fails', () => {
       /^The stage \S*faulty\.json cannot be used:\n {2}- providers\.Demo: is no good name: .*\n$/,
     ],
     [
+      'a stage file in which a setting stands twice',
+      () => ['--stage', stageFile('twice.json', '{"providers":{"a":{"issuer":"https://a.b","issuer":"https://c.d"}}}')],
+      /^The stage \S*twice\.json cannot be used:\n {2}- providers\.a\.issuer: stands twice\n$/,
+    ],
+    [
       'an issuer that can be none',
       () => ['--issuer', 'http://as.example.com'],
       /^--issuer http:\/\/as\.example\.com must use https; http is for localhost and 127\.0\.0\.1 only\.\n$/,
