@@ -72,8 +72,8 @@ export interface AuthorizationServer extends GrantWire {
   logoutUrl(provider: string, state: string): Promise<string | undefined>
 }
 
-/** How long it is waited before credentials that are renewed in place are read again; milliseconds. A lease leaves time for that. */
-const REREAD_PAUSES_MS = [0, 300, 1_000]
+/** How long it is waited before credentials that are renewed in place are read again; milliseconds. A lease leaves 2.5 seconds for that. */
+const REREAD_PAUSES_MS = [0, 300, 700, 1_000]
 
 const PROMPTS = new Set(['login', 'consent', 'select_account', 'none'])
 

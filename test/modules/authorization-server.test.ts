@@ -168,13 +168,14 @@ describe('a client that the server refuses', () => {
     ['successor', 2, ['client_rejected', [], 2]],
     ['in-place', 1, ['refreshed', [], 2]],
     ['in-place', 2, ['refreshed', [300], 3]],
-    ['in-place', 3, ['refreshed', [300, 1_000], 4]],
-    ['in-place', 4, ['client_rejected', [300, 1_000], 4]],
+    ['in-place', 3, ['refreshed', [300, 700], 4]],
+    ['in-place', 4, ['refreshed', [300, 700, 1_000], 5]],
+    ['in-place', 5, ['client_rejected', [300, 700, 1_000], 5]],
   ])('in mode %s is read again, and has its new secret at re-reading %s: %j', async (mode, renewedAt, outcome) => {
     expect(await refused(mode, renewedAt)).toEqual(outcome)
   })
 
   test('is not sent for once the time for that is over', async () => {
-    expect(await refused('in-place', 3, 1_000)).toEqual(['renewal_pending', [300, 1_000], 3])
+    expect(await refused('in-place', 4, 1_500)).toEqual(['renewal_pending', [300, 700, 1_000], 4])
   })
 })

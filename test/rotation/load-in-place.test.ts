@@ -6,7 +6,7 @@ import { startRotatingStack, type Kill } from './rotating-stack.ts'
 /** The one client gets another secret again and again, with kills, while people sign in, call and renew. Nobody notices. */
 
 /** Longer than a request waits: nobody is helped by AWS that repeats the rotation. */
-const retryDelaysMs = [2_000]
+const retryDelaysMs = [3_000]
 
 /** Kills of which nobody hears: before and after each exchange up to the promotion, but at the one point that cannot be covered. */
 const kills = rowsOf('rotation in place').flatMap(({ name, before, after }, index) => {
