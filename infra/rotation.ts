@@ -15,6 +15,8 @@ interface RotationProps extends Pick<FlowFunctionProps, 'environment' | 'logRete
   folderOf: (name: string) => string
   /** The secret of each provider. */
   secretArns: Readonly<Record<string, string>>
+  /** The secrets that operators write static clients into. */
+  clientArns: readonly string[]
   /** What it takes to read what operators keep for registering at providers. */
   operatorSecrets: (providers: readonly string[]) => Grant
   /** What it takes to read the certificates that are shown at providers. */
@@ -81,6 +83,7 @@ export const addRotation = (stack: Stack, props: RotationProps): Record<string, 
     logRetentionDays,
     grants: [
       { actions: CHANGING, resources: arnsOf(all) },
+      { actions: secretsManager('GetSecretValue'), resources: props.clientArns },
       { actions: secretsManager('RotateSecret'), resources: arnsOf(rotated) },
       // Who rotates a secret must be allowed to invoke its function.
       { actions: ['lambda:InvokeFunction'], resources: rotate === undefined ? [] : [rotate.functionArn] },

@@ -169,6 +169,7 @@ export class CoatcheckStack extends Stack {
     }
     const rotation = addRotation(this, {
       ...forClients,
+      clientArns: Object.values(clientArns),
       certificates: (providers) =>
         read(this.existing(providers.map((name) => stage.providers[name]?.certificate_secret))),
       registrations: addRegistrations(this, forClients),

@@ -71,6 +71,9 @@ const secretNamed = (list: string, provider: string): string | undefined => {
 export const providerSecret = (provider: string): string | undefined =>
   secretNamed('COATCHECK_PROVIDER_SECRETS', provider)
 
+/** Name or ARN of the secret that an operator writes the static client of a provider into. */
+export const writtenSecret = (provider: string): string | undefined => secretNamed('COATCHECK_CLIENT_SECRETS', provider)
+
 /** The provider whose secret that is, by its ARN. */
 export const providerOfSecret = (secret: string): string | undefined => {
   const secrets = JSON.parse(variable('COATCHECK_PROVIDER_SECRETS')) as Record<string, string>
@@ -93,7 +96,7 @@ const credentialsKeptFor = (maxAgeMs: number) =>
   createCredentials({
     secrets: secrets(),
     secretOf: providerSecret,
-    writtenSecretOf: (provider) => secretNamed('COATCHECK_CLIENT_SECRETS', provider),
+    writtenSecretOf: writtenSecret,
     stage: stage(),
     maxAgeMs,
     now,

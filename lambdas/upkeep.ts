@@ -10,16 +10,19 @@ import type { Registration } from '../shared/registration-record.ts'
 import { unregister } from '../shared/registration.ts'
 import { isDue, isNearExpiry, isOver, isOverdue, retired } from '../shared/retirement.ts'
 import { attemptsIn, isPending, openRotation } from '../shared/rotation.ts'
-import { PENDING } from '../shared/secrets.ts'
+import { CURRENT, PENDING } from '../shared/secrets.ts'
 import type { SecretVersions } from '../shared/secrets.ts'
+import { writtenClientIds } from '../shared/static-client.ts'
 import { scheduleEdge } from './edge.ts'
 import { asFailure, audit, gauge, reportFailure } from './report.ts'
-import { now, providerSecret, secretVersions, sendOnce, stage } from './runtime.ts'
+import { now, providerSecret, secretVersions, sendOnce, stage, writtenSecret } from './runtime.ts'
 
 interface Deps {
   stage: Stage
   versions: SecretVersions
   secretOf: (provider: string) => string | undefined
+  /** The same of the secret that an operator writes a static client into. */
+  writtenSecretOf: (provider: string) => string | undefined
   send: Send
   now: () => number
 }
@@ -62,12 +65,23 @@ export const upkeep = (deps: Deps) => {
     await createProviderSecret(deps.versions, secret).change(change)
   }
 
-  /** The same for clients of ours from before an operator wrote another one down. */
+  /** The ids of the clients that an operator wrote down; undefined where there is nothing usable. */
+  const writtenFor = async (provider: string): Promise<ReadonlySet<string> | undefined> => {
+    const name = deps.writtenSecretOf(provider)
+    const written = name === undefined ? undefined : await deps.versions.find(name, { label: CURRENT })
+    return written && writtenClientIds(written.value)
+  }
+
+  /** The same for clients of ours from before an operator wrote another one down; one that is written down there is the operator's now. */
   const retireBeside = async (provider: string, secret: string): Promise<void> => {
     const ours = createProviderSecret(deps.versions, secret)
     const kept = await ours.read()
     if (kept.known === undefined) return
-    const next = retired(kept.known, await deleted(provider, kept.known.retiring), nowSeconds())
+    const { retiring } = kept.known
+    const theirs = retiring.length === 0 ? undefined : await writtenFor(provider)
+    // Until it is known which client is used instead, it may be any of these.
+    const unused = theirs === undefined ? [] : retiring.filter(({ client_id: id }) => !theirs.has(id))
+    const next = retired(kept.known, await deleted(provider, unused), nowSeconds())
     // Where a deploy was faster, the next hour sees to it.
     if (next !== kept.known) await ours.replace(kept, next)
   }
@@ -153,5 +167,12 @@ export const upkeep = (deps: Deps) => {
 }
 
 export const handler = scheduleEdge('upkeep', (requestId) =>
-  upkeep({ stage: stage(), versions: secretVersions(), secretOf: providerSecret, send: sendOnce(), now })(requestId),
+  upkeep({
+    stage: stage(),
+    versions: secretVersions(),
+    secretOf: providerSecret,
+    writtenSecretOf: writtenSecret,
+    send: sendOnce(),
+    now,
+  })(requestId),
 )

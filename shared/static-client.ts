@@ -90,6 +90,16 @@ const written = (provider: string, value: string | undefined): z.infer<ReturnTyp
   return refuse([...new Set(parsed.error.issues.map(complaint))].join('; and it '))
 }
 
+/** The ids of the clients in the operator's secret; undefined where nothing usable is written there. */
+export const writtenClientIds = (value: string): ReadonlySet<string> | undefined => {
+  try {
+    const { data } = writtenSchema().safeParse(JSON.parse(value))
+    return data && new Set([data, ...(data.retiring ?? [])].map(({ client_id: id }) => id))
+  } catch {
+    return undefined
+  }
+}
+
 /** How a client authenticates whose operator does not say it: without a secret not at all, else basic unless the server has only post. */
 const methodOf = ({ client_secret: secret, token_endpoint_auth_method: method }: WrittenClient, metadata: Metadata) => {
   if (method !== undefined) return method

@@ -205,6 +205,9 @@ test('a deploy that makes a provider static keeps the clients of grants made bef
   expect(await deploy.run(stack, 'Update')).toMatchObject({ Status: 'SUCCESS' })
   expect(await deploy.run(stack, 'Update')).toMatchObject({ Status: 'SUCCESS' })
   expect(JSON.parse(await stack.secretValue('Provider'))).toMatchObject({ static: true, retiring: [former] })
+  await stack.stack.fire('EveryHour')
+  const dated = [{ ...former, retired_at: expect.any(Number) }]
+  expect(JSON.parse(await stack.secretValue('Provider'))).toMatchObject({ static: true, retiring: dated })
   const written = await stack.secretValue('Clientdemo')
   expect(written).toContain('client_id')
   expect(await deploy.run(stack, 'Delete')).toMatchObject({ Status: 'SUCCESS' })

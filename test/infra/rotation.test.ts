@@ -105,7 +105,9 @@ test('clients of ours from before a static one are looked after, and nothing is 
   expect(idOf(resources, 'AWS::Lambda::Function', 'Upkeep')).not.toBe('none')
   const role = JSON.stringify(all(resources, 'AWS::IAM::Role').find(([id]) => id.startsWith('Upkeep')))
   expect(role).toContain(idOf(resources, 'AWS::SecretsManager::Secret', 'Providermain'))
-  expect(role).not.toContain(idOf(resources, 'AWS::SecretsManager::Secret', 'Clientmain'))
+  const written = idOf(resources, 'AWS::SecretsManager::Secret', 'Clientmain')
+  expect(role).toContain(`{"Action":"secretsmanager:GetSecretValue","Effect":"Allow","Resource":{"Ref":"${written}"}}`)
+  expect(role.split(written)).toHaveLength(2)
   expect(role).not.toContain('RotateSecret')
 })
 

@@ -149,6 +149,22 @@ describe('clients of ours from before an operator wrote another one down', () =>
     vi.spyOn(process.stdout, 'write').mockReturnValue(true)
     await ours.deploy(stage)
     await ours.deploy(theirs)
+    await ours.write(JSON.stringify({ client_id: 'another', client_secret: 's' }))
+  })
+
+  test.each([
+    ['is what the operator wrote down', (id: string) => ({ client_id: id, client_secret: 's' })],
+    ['is one that the operator keeps', (id: string) => ({ client_id: 'another', retiring: [{ client_id: id }] })],
+    ['may be, as nothing that can be read was written', () => ({ client: 'misspelt' })],
+  ])('stay where one of them %s, and are deleted once it is not', async (_, written) => {
+    const [before = ''] = clients()
+    await ours.write(JSON.stringify(written(before)))
+    await hourAfter(0)
+    await hourAfter(400 * day)
+    expect([clients(), (await retiring())?.length]).toEqual([[before], 1])
+    await ours.write(JSON.stringify({ client_id: 'another', client_secret: 's' }))
+    await hourAfter(400 * day)
+    expect([clients(), await retiring()]).toEqual([[], []])
   })
 
   test('go when no session of them can be left, and nothing is written before and after that', async () => {

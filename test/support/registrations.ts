@@ -74,6 +74,8 @@ export const startRegistrations = async () => {
   const client = new SecretsManagerClient({})
   const secret = `Provider-${randomUUID()}`
   await client.send(new CreateSecretCommand({ Name: secret }))
+  const writtenSecret = `Client-${randomUUID()}`
+  await client.send(new CreateSecretCommand({ Name: writtenSecret }))
   const versions = createSecretVersions()
   const direct = createSend({ keepAlive: false, mayConnect: () => true })
   const calls: { method: string; url: string; authorization: string | undefined }[] = []
@@ -90,6 +92,7 @@ export const startRegistrations = async () => {
     secrets: createSecrets(),
     versions: { ...versions, ...between.versions },
     secretOf: (provider: string) => (provider === 'demo' ? secret : undefined),
+    writtenSecretOf: (provider: string) => (provider === 'demo' ? writtenSecret : undefined),
     send: (async (request) => {
       const { method, url, headers } = request
       const { isMade, isAnswered } = fate(purposeOf(method, url))
@@ -173,6 +176,8 @@ export const startRegistrations = async () => {
     ): Promise<Record<string, unknown>> => ({ ...(await obey(deps(settings))({ repair: 'demo', ...order })) }),
     /** What an operator gets to know of the registration. */
     look: (settings: ProviderSettings, provider = 'demo'): Promise<Look> => lookAt(deps(settings), provider),
+    /** An operator writes down a client. */
+    write: (SecretString: string) => client.send(new PutSecretValueCommand({ SecretId: writtenSecret, SecretString })),
     /** What the secret holds. */
     stored: async (): Promise<Registration | undefined> =>
       parseRegistration((await client.send(new GetSecretValueCommand({ SecretId: secret }))).SecretString ?? ''),
