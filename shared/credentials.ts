@@ -100,8 +100,13 @@ export const createCredentials = ({
     },
 
     async again(provider, refused) {
-      const known = await cache.get(provider)?.registration
-      return known === undefined || known === refused ? await fresh(provider, loadAfter(provider, refused)) : known
+      const entry = cache.get(provider)
+      const known = await entry?.registration
+      if (known !== undefined && known !== refused) return known
+      // Others who met with the same refusal may have begun to read meanwhile; what waits is read for one of them only.
+      const latest = cache.get(provider)
+      if (latest !== undefined && latest !== entry) return await latest.registration
+      return await fresh(provider, loadAfter(provider, refused))
     },
   }
 }

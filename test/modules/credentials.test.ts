@@ -124,6 +124,17 @@ describe('a server refuses the credentials that are current', () => {
     expect(await secret.afterRefusal()).toBe('two')
   })
 
+  test('of several who ask at once: all get what waits, which is read once, and so do those who come after', async () => {
+    const secret = startSecret()
+    secret.values.set('AWSPENDING', waiting(registrationWith('two')))
+    const refused = await secret.credentials.of('main')
+    secret.reads.length = 0
+    const given = await Promise.all([1, 2, 3].map(() => secret.credentials.again('main', refused)))
+    given.push(await secret.credentials.of('main'))
+    expect(given.map(({ current }) => current.client_secret)).toEqual(['two', 'two', 'two', 'two'])
+    expect(secret.reads).toEqual(['AWSCURRENT', 'AWSPENDING'])
+  })
+
   test('and what waits cannot be read: that is said, and it is read later', async () => {
     const secret = startSecret()
     secret.values.set('AWSPENDING', waiting(registrationWith('two')))
