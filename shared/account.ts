@@ -4,6 +4,7 @@ import { HttpFault, tokenHeaders } from './http.ts'
 import type { IncomingReply, Send } from './http.ts'
 import { jsonObject } from './json-reply.ts'
 import type { Claims } from './sessions.ts'
+import { isSubject } from './token-reply.ts'
 
 /** Who signed in, where no ID token says it: an endpoint of the resource server tells whose the access token is. */
 
@@ -26,7 +27,7 @@ const unresolved = (detail: string, cause?: unknown): Failure => new Failure('ac
 /** A subject as text. A number beyond 2^53 has lost digits, so that two users could be one. */
 const subjectOf = (value: unknown): string | undefined => {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? String(value) : undefined
-  return typeof value === 'string' && /^[^\p{C}]{1,255}$/u.test(value) && value.trim() !== '' ? value : undefined
+  return isSubject(value) ? value : undefined
 }
 
 /** Reads accounts over `send`, each within that time. */

@@ -11,7 +11,7 @@ import { jsonObject } from './json-reply.ts'
 import type { Metadata } from './metadata.ts'
 import type { Client } from './client.ts'
 import { TOKEN_EXCHANGE } from './route-tokens.ts'
-import { checkExchangeReply, checkTokenReply, DEFAULT_LIFETIME_SECONDS } from './token-reply.ts'
+import { checkExchangeReply, checkTokenReply, DEFAULT_LIFETIME_SECONDS, faultOfClaims } from './token-reply.ts'
 
 /**
  * The OAuth library: every protocol message goes through it, every error of it is translated here, and what it lets pass
@@ -20,7 +20,6 @@ import { checkExchangeReply, checkTokenReply, DEFAULT_LIFETIME_SECONDS } from '.
 
 const LIMIT_BYTES = 256 * 1024
 const CLOCK_TOLERANCE_SECONDS = 60
-const ID_TOKEN_MAX_AGE_SECONDS = 3_600
 
 /** What the token endpoint issued, checked. */
 export interface TokenReply {
@@ -173,10 +172,8 @@ export const createOAuth = ({ send, timeoutMs, now }: { send: Send; timeoutMs: n
 
   /** What the library leaves to its caller: the token names somebody, is of this login's time, and its signature is right. */
   const checkIdToken = async (peer: Peer, response: Response, claims: TokenReply['claims']): Promise<void> => {
-    if (claims?.['sub'] === '') throw new Failure('id_token_invalid', { detail: 'sub is empty' })
-    const ageSeconds = now() / 1_000 - Number(claims?.['iat'])
-    if (!(ageSeconds > -CLOCK_TOLERANCE_SECONDS && ageSeconds < ID_TOKEN_MAX_AGE_SECONDS))
-      throw new Failure('id_token_invalid', { detail: 'iat is not recent' })
+    const fault = faultOfClaims(claims, now() / 1_000, CLOCK_TOLERANCE_SECONDS)
+    if (fault !== undefined) throw new Failure('id_token_invalid', { detail: fault })
     if (peer.metadata.jwks_uri === undefined)
       throw new Failure('id_token_invalid', { detail: 'the server has no jwks_uri' })
     const cache = jwksCaches.get(peer.metadata.jwks_uri) ?? {}

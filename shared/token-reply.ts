@@ -17,6 +17,27 @@ const lifetime = (value: unknown): number | undefined => {
   return Math.floor(number)
 }
 
+const ID_TOKEN_MAX_AGE_SECONDS = 3_600
+/** The year 9999: what is later is no time. */
+const LAST_SECOND = 253_402_300_799
+
+/** Whether that can name a user: at most 255 characters, each of which can be seen (OpenID Connect Core section 2). */
+export const isSubject = (value: unknown): value is string =>
+  typeof value === 'string' && /^[^\p{C}]{1,255}$/u.test(value) && value.trim() !== ''
+
+/** What the OAuth library lets pass of an ID token's claims: nobody named, another time than that of this login; undefined where all is right. */
+export const faultOfClaims = (
+  claims: Readonly<Record<string, unknown>> | undefined,
+  nowSeconds: number,
+  toleranceSeconds: number,
+): string | undefined => {
+  if (!isSubject(claims?.['sub'])) return 'sub names nobody'
+  if (!(Number(claims['exp']) <= LAST_SECOND)) return 'exp is no time'
+  const ageSeconds = nowSeconds - Number(claims['iat'])
+  const isRecent = ageSeconds > -toleranceSeconds && ageSeconds < ID_TOKEN_MAX_AGE_SECONDS
+  return isRecent ? undefined : 'iat is not recent'
+}
+
 /** The members of a token reply that Coatcheck reads. */
 export type CheckedTokenReply = {
   access_token: string
