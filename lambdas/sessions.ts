@@ -53,11 +53,12 @@ export const endSessions =
     requireRequestProof(request, deps.stage)
     const { session: current } = await requireLive(request, deps.sessions)
     const id = request.pathParameters['id']
-    const all = id === undefined && single(query(request), 'all') === 'true'
+    const all = id === undefined ? (single(query(request), 'all') ?? 'false') : 'false'
+    if (all !== 'true' && all !== 'false') throw new Failure('request_invalid', { detail: 'all is true or false' })
     const known = await deps.endings.list(current.account)
     const chosen = known.filter((session) => {
       if (id !== undefined) return idOf(session) === id
-      return all || idOf(session) !== idOf(current)
+      return all === 'true' || idOf(session) !== idOf(current)
     })
     if (id !== undefined && chosen.length === 0) throw new Failure('session_unknown')
     audit('sessions', 'sessions_ended', endedSessions(await deps.endings.endAll(chosen)), request)

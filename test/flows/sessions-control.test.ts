@@ -159,11 +159,20 @@ describe('ending', () => {
     expect(await areSignedIn(ada, phone, grace)).toEqual([false, false, true])
   })
 
-  test.each(['?all=false', '?all=1', '?all=TRUE', '?all='])('all, asked for by %s, means the others', async (query) => {
+  test('all=false means the others', async () => {
     await signedIn('Ada')
-    expect((await end(ada, `/bff/sessions${query}`)).json()).toEqual({ ended: 1 })
+    expect((await end(ada, '/bff/sessions?all=false')).json()).toEqual({ ended: 1 })
     expect(await isSignedIn(ada)).toBe(true)
   })
+
+  test.each(['?all=1', '?all=TRUE', '?all=', '?all=true&all=true'])(
+    '%s is refused, and ends nothing',
+    async (query) => {
+      const phone = await signedIn('Ada')
+      expectProblem(await end(ada, `/bff/sessions${query}`), 400, 'request_invalid')
+      expect(await areSignedIn(ada, phone)).toEqual([true, true])
+    },
+  )
 
   test('of what the user does not have is 404, and ends nothing', async () => {
     const grace = await signedIn('Grace')
