@@ -154,11 +154,18 @@ export const createEndings = ({
     async endAccount(account) {
       await remember(accountEndKey(account))
       const items = await table.list(partition(account), '')
-      const names = items.flatMap((item) => (decodeSession(item) === undefined ? [] : item.sk.slice(2)))
+      const sessions = items.flatMap((item) => decodeSession(item) ?? [])
+      const names = sessions.map(({ key }) => key.sk.slice(2))
       // A grant without its session is of an ending that was cut short; whoever repeats it completes it.
       const left = items.flatMap((item) => sessionOfGrant(item) ?? []).filter((name) => !names.includes(name))
       const ended = await endEach([...names, ...left].map((name) => ({ pk: partition(account), sk: `S#${name}` })))
-      if (names.length === 0 && items.some(({ sk }) => sk.startsWith('G#'))) await release(accountEndKey(account))
+      // The same of one that sessions shared, and that none of those that ended here used.
+      const used = new Set(sessions.map(({ grantKey }) => grantKey.sk))
+      const isShareLeft = items.some((item) => {
+        const grant = decodeGrant(item)
+        return grant !== undefined && isShared(grant) && !used.has(item.sk)
+      })
+      if (isShareLeft) await release(accountEndKey(account))
       return ended
     },
 

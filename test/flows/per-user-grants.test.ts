@@ -133,6 +133,20 @@ describe('two browsers of one user', () => {
     expect([livePairs('ada'), signedInRecords(await stack.items())]).toEqual([0, []])
   })
 
+  test('have left a grant behind, and a session of the same user that has one of its own ends: both are gone', async () => {
+    const subject = String(coder().users.find((user) => user.username === 'ada')?.id)
+    await bothSignIn()
+    const [grant = {}] = await records.all('grant')
+    const [session = {}, ...sessions] = await records.all('session')
+    for (const record of [session, ...sessions]) await records.remove(record)
+    // As of a client at the same server whose sessions share nothing.
+    const name = 'x'.repeat(43)
+    await stack.putItem({ ...grant, sk: { S: `G#${name}` } })
+    await stack.putItem({ ...session, sk: { S: `S#${name}` }, grant: { S: `G#${name}` } })
+    await stack.stack.invoke('OperatorSessions', { provider: 'demo', of: { subject }, end: true })
+    expect([livePairs('ada'), signedInRecords(await stack.items())]).toEqual([0, []])
+  })
+
   test('are both signed out where one ends every session', async () => {
     await bothSignIn()
     const before = revocations()
