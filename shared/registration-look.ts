@@ -3,7 +3,7 @@ import type { Client } from './client.ts'
 import { Failure } from './errors.ts'
 import { createProviderSecret } from './provider-secret.ts'
 import type { ProviderSecret } from './provider-secret.ts'
-import { turnedTo, withClient } from './registration-changes.ts'
+import { withClient } from './registration-changes.ts'
 import type { Registration } from './registration-record.ts'
 import { read } from './registration.ts'
 import type { RegistrationsDeps } from './registrations.ts'
@@ -49,13 +49,15 @@ const standings: Partial<Record<Failure['reason'], Standing>> = {
 const standingOf = async (
   { send, stage }: RegistrationsDeps,
   provider: string,
-  { metadata, current }: Registration,
+  { issuer, metadata, current }: Registration,
   secret: ProviderSecret,
 ): Promise<{ standing: Standing; detail: string | null; client: Client }> => {
   let client = current
   const keep = async (changed: Client): Promise<void> => {
     client = changed
-    await secret.change((registration) => registration && withClient(registration, changed))
+    await secret.change((registration) =>
+      registration?.issuer === issuer ? withClient(registration, changed) : registration,
+    )
   }
   try {
     client = await read(send, current, keep)
@@ -80,7 +82,8 @@ export const lookAt = async (deps: RegistrationsDeps, provider: string): Promise
   if (settings === undefined || name === undefined) throw new Failure('provider_unknown', { detail: provider })
   const secret = createProviderSecret(deps.versions, name)
   const [{ registration: kept }, labels] = [await secret.read(), await deps.versions.labels(name)]
-  const registration = kept && turnedTo(kept, settings.issuer)
+  // What was put aside for an issuer is turned to by a deploy; until then there is no place to keep what the server may bring.
+  const registration = kept?.issuer === settings.issuer ? kept : undefined
   const here = {
     provider,
     issuer: settings.issuer,

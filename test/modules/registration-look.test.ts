@@ -99,6 +99,24 @@ test('tells nothing of a client at an issuer that the stage named before, and as
   expect(ours.calls()).toHaveLength(calls)
 })
 
+test('does not ask about a client that was put aside: what came would be kept for a client of the same id at another issuer', async () => {
+  const other = await startStrictAuthorizationServer()
+  await ours.deploy(stage)
+  await ours.deploy({ issuer: other.issuer })
+  // Two servers may well call two clients the same.
+  const stored = await ours.stored()
+  const [{ client_id = '' } = {}] = server.clients()
+  await ours.store({ ...stored, current: { ...stored?.current, client_id } })
+  const before = await ours.stored()
+  const calls = ours.calls().length
+  server.plan('client', faults.changed({ client_secret: 'of the issuer before' }))
+  const look = await ours.look(stage)
+  expect((await ours.stored())?.current, 'the client at the other issuer').toEqual(before?.current)
+  expect(look).toMatchObject({ standing: 'none', client_id: null })
+  expect(ours.calls()).toHaveLength(calls)
+  await other.close()
+})
+
 test('tells that nothing is registered, or that an operator registered it', async () => {
   expect(await ours.look(stage)).toMatchObject({ standing: 'none', client_id: null, retiring: 0 })
   expect(await ours.look({ ...stage, client: 'static' })).toMatchObject({ standing: 'static', client_id: null })
