@@ -118,7 +118,7 @@ const run = async (argv: string[]): Promise<string> => {
     )
   const count = `${sessions.length} session${sessions.length === 1 ? '' : 's'}`
   const lines = [
-    `account ${account}: ${count}${end ? ' ended, and revoked at the authorization server' : ''}`,
+    `account ${account}: ${count}${end ? ' ended; the authorization server is asked to revoke their tokens' : ''}`,
     ...tableOf(sessions),
   ]
   return `${lines.join('\n')}\n`

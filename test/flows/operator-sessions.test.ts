@@ -132,7 +132,7 @@ describe('ending', () => {
     const before = { trail: trail().length, live: liveGrants() }
     const { code, stdout } = await sessions('demo', '--subject', 'ada', '--end')
     const [, account, ...names] = /^account (\S+): 2 sessions ended.*\n(\S+) .*\n(\S+) .*\n$/.exec(stdout) ?? []
-    expect([code, stdout]).toEqual([0, expect.stringContaining('revoked')])
+    expect([code, stdout]).toEqual([0, expect.stringContaining('asked to revoke their tokens')])
     expect(await areSignedIn(one, two, other)).toEqual([false, false, true])
     expect(before.live - liveGrants()).toBe(2)
     const [event, ...more] = trail().slice(before.trail)
