@@ -105,7 +105,7 @@ test('does not ask about a client that was put aside: what came would be kept fo
   await ours.deploy({ issuer: other.issuer })
   // Two servers may well call two clients the same.
   const stored = await ours.stored()
-  const [{ client_id = '' } = {}] = server.clients()
+  const [{ client_id } = { client_id: '' }] = server.clients()
   await ours.store({ ...stored, current: { ...stored?.current, client_id } })
   const before = await ours.stored()
   const calls = ours.calls().length
