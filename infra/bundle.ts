@@ -1,11 +1,12 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { buildSync } from 'esbuild'
+import { build as esbuild } from 'esbuild'
 import type { Metafile } from 'esbuild'
 
 /**
- * One bundle a flow: ESM, minified, with its source map beside it, in a folder of its own. All are built in one run of esbuild.
+ * One bundle a flow: ESM, minified, with its source maps beside it, in a folder of its own. What is imported when it is needed is in files of its own
+ * there, and costs a cold start nothing: the client that starts tasks, the SDK's reader of browsers' names.
  *
  * An ESM `import` of node's http modules evaluates lazy members of theirs that load undici, 20 to 25 ms of each cold start; of its net
  * and dns modules, such that cost one or two. The aliases take the modules from `process.getBuiltinModule` instead, which does not. Another alias leaves out the SDK's ways to find
@@ -16,9 +17,10 @@ const root = path.resolve(import.meta.dirname, '..')
 const builtin = (file: string): string => path.join(root, 'infra', 'builtins', file)
 
 export interface Bundles {
-  /** Folder of each flow's bundle: `index.mjs` and `index.mjs.map`. */
+  /** Folder of each flow's bundle: `index.mjs`, what it loads, and the map of each. */
   folderOf(flow: string): string
-  metafile: Metafile
+  /** What each flow's files are made of. */
+  metafiles: ReadonlyMap<string, Metafile>
 }
 
 /** A folder that goes when this process ends; the CDK app copies what it needs from it. */
@@ -28,13 +30,15 @@ const temporaryFolder = (): string => {
   return folder
 }
 
-/** The entry files are bundled, each under the name it is given, into `outdir` or a temporary folder. */
-export const bundle = (entries: Readonly<Record<string, string>>, outdir = temporaryFolder()): Bundles => {
-  const { metafile } = buildSync({
+/** One bundle in a folder of its own. */
+const build = async (file: string, outdir: string): Promise<Metafile> => {
+  const { metafile } = await esbuild({
     absWorkingDir: root,
-    entryPoints: Object.entries(entries).map(([name, file]) => ({ in: file, out: `${name}/index` })),
+    entryPoints: [{ in: file, out: 'index' }],
     outdir,
     bundle: true,
+    splitting: true,
+    chunkNames: '[name]-[hash]',
     platform: 'node',
     target: 'node24',
     format: 'esm',
@@ -60,5 +64,17 @@ export const bundle = (entries: Readonly<Record<string, string>>, outdir = tempo
       js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
     },
   })
-  return { folderOf: (flow) => path.join(outdir, flow), metafile }
+  return metafile
+}
+
+/** The entry files are bundled, each under the name it is given, into `outdir` or a temporary folder. */
+export const bundle = async (
+  entries: Readonly<Record<string, string>>,
+  outdir = temporaryFolder(),
+): Promise<Bundles> => {
+  const folderOf = (flow: string): string => path.join(outdir, flow)
+  const built = await Promise.all(
+    Object.entries(entries).map(async ([name, file]) => [name, await build(file, folderOf(name))] as const),
+  )
+  return { folderOf, metafiles: new Map(built) }
 }

@@ -11,10 +11,9 @@ import { CfnSecret, Secret } from 'aws-cdk-lib/aws-secretsmanager'
 import type { Construct } from 'constructs'
 import type { Stage } from '../shared/config.ts'
 import { addAlarms } from './alarms.ts'
-import { bundle } from './bundle.ts'
 import type { Bundles } from './bundle.ts'
 import { addDashboard } from './dashboard.ts'
-import { background, bundleEntries, dynamoDb, flows, orders } from './flows.ts'
+import { background, dynamoDb, flows, orders } from './flows.ts'
 import { FlowFunction } from './flow-function.ts'
 import type { Grant } from './flow-function.ts'
 import { addRegistrations } from './registration.ts'
@@ -31,12 +30,12 @@ const STAGE_LIMIT_BYTES = 3_000
 
 export interface CoatcheckStackProps extends StackProps {
   stage: Stage
-  /** Built bundles; made here when left out. */
-  bundles?: Bundles
+  /** The built functions. */
+  bundles: Bundles
 }
 
 export class CoatcheckStack extends Stack {
-  constructor(scope: Construct, id: string, { stage, bundles = bundle(bundleEntries), ...props }: CoatcheckStackProps) {
+  constructor(scope: Construct, id: string, { stage, bundles, ...props }: CoatcheckStackProps) {
     super(scope, id, { description: 'Coatcheck: a token-exchange backend-for-frontend', ...props })
     const removalPolicy = stage.removal === 'retain' ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY
     // What functions do not need has no place in their environment.

@@ -5,7 +5,7 @@ import { bundleEntries } from './flows.ts'
 import { CoatcheckStack } from './stack.ts'
 import { checkStage, StageFault } from './stage-file.ts'
 
-let built: Bundles | undefined
+let built: Promise<Bundles> | undefined
 
 /**
  * The cloud assembly of a stage is in `outdir`, or where the CDK command wants it. Bundles are built once a process.
@@ -29,7 +29,8 @@ export const synthesize = async ({
   }
   const checked = checkStage(name, stage)
   built ??= bundle(bundleEntries)
+  const bundles = await built
   const app = new App({ ...(outdir === undefined ? {} : { outdir }), analyticsReporting: false })
-  new CoatcheckStack(app, `coatcheck-${name}`, { stage: checked, bundles: built })
+  new CoatcheckStack(app, `coatcheck-${name}`, { stage: checked, bundles })
   return { assembly: app.synth().directory }
 }

@@ -1,4 +1,3 @@
-import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda'
 import { causeName, Failure } from './errors.ts'
 
 /**
@@ -22,20 +21,13 @@ export interface Tasks {
 
 /** Tasks for the function of that name. */
 export const createTasks = (functionName: string): Tasks => {
-  const client = new LambdaClient({
-    maxAttempts: 2,
-    requestHandler: { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true },
-  })
+  let invoke: ((task: Task) => Promise<void>) | undefined
   return {
     async start(task) {
       try {
-        await client.send(
-          new InvokeCommand({
-            FunctionName: functionName,
-            InvocationType: 'Event',
-            Payload: Buffer.from(JSON.stringify(task)),
-          }),
-        )
+        // Few instances start a task in their first answer, and the client is a fifth of what all would have to load.
+        invoke ??= (await import('./invocation.ts')).createInvocation(functionName)
+        await invoke(task)
       } catch (error) {
         const refused =
           error instanceof Error && error.name === 'AccessDeniedException' ? error.message : causeName(error)

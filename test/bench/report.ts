@@ -53,10 +53,11 @@ const times = (ratio: number, own: boolean): string => (own ? '' : `${ratio.toFi
 /** The result as tables for a person. */
 export const asText = ({ machine, settings, bundles, warm, cold, undici }: Result): string => {
   const { rounds, calls, runs } = settings
-  const sizes = bundles.map(({ name, bytes, gzipBytes, biggest }) => [
+  const sizes = bundles.map(({ name, bytes, gzipBytes, laterBytes, biggest }) => [
     name,
     kilobytes(bytes),
     kilobytes(gzipBytes),
+    kilobytes(laterBytes),
     biggest
       .slice(0, 4)
       .map(({ from, bytes: part }) => `${from} ${kilobytes(part)}`)
@@ -84,8 +85,8 @@ export const asText = ({ machine, settings, bundles, warm, cold, undici }: Resul
   return `
 Node.js ${machine.node}, ${machine.platform}, ${machine.cores} cores, ${machine.processor}
 
-Bundles
-${table(['function', 'minified', 'gzip', 'biggest parts'], sizes)}
+Bundles: what is loaded at a cold start, and what may be later
+${table(['function', 'minified', 'gzip', 'later', 'biggest parts at the start'], sizes)}
 CPU time per call, warm: median of ${rounds} rounds of ${calls} calls
 ${table(['function', 'CPU', 'DynamoDB calls', 'ours is'], calling)}
 Cold start, import of the bundle and first answer: median of ${runs} fresh processes

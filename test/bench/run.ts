@@ -87,7 +87,7 @@ const coldStarts = async (measure: Measure, group: readonly Subject[], { runs }:
 
 const bench = async (settings: Settings): Promise<Result> => {
   progress('building the bundles')
-  const bundles = bundle({ ...bundleEntries, ...floorEntries })
+  const bundles = await bundle({ ...bundleEntries, ...floorEntries })
   progress('starting the stack')
   const subjects = await startSubjects({ read: bundles.folderOf('floor'), proxy: bundles.folderOf('floor-proxy') })
   const measure = await createMeasure(subjects.dynamoDbCalls)

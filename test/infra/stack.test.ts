@@ -170,16 +170,23 @@ describe('the functions', () => {
     expect(Variables['COATCHECK_STACK']).toBe('coatcheck-local')
   })
 
-  test.each(flows)('%s is one ES module with its source map, and nothing of the CDK or of tests', (flow) => {
+  test.each(flows)('%s is ES modules with their source maps, and nothing of the CDK or of tests', (flow) => {
     const { S3Key } = find('AWS::Lambda::Function', flow)[1]['Code'] as { S3Key: string }
     const folder = join(assembly, `asset.${S3Key.replace('.zip', '')}`)
-    expect(readdirSync(folder).toSorted()).toEqual(['index.mjs', 'index.mjs.map'])
+    const files = readdirSync(folder).toSorted()
+    const modules = files.filter((file) => file.endsWith('.mjs'))
+    expect(files).toEqual(modules.flatMap((file) => [file, `${file}.map`]))
     const source = readFileSync(join(folder, 'index.mjs'), 'utf8')
     expect(source).toContain('sourceMappingURL=index.mjs.map')
-    const { sources } = JSON.parse(readFileSync(join(folder, 'index.mjs.map'), 'utf8')) as { sources: string[] }
+    const sourcesOf = (file: string): string[] =>
+      (JSON.parse(readFileSync(join(folder, `${file}.map`), 'utf8')) as { sources: string[] }).sources
+    const sources = modules.flatMap(sourcesOf)
     const ours = sources.filter((file) => !file.includes('node_modules/')).map((file) => file.replace(/^(\.\.\/)+/, ''))
     expect(ours.filter((file) => !/(lambdas|shared|infra\/builtins)\/[\w-]+\.c?[jt]s$/.test(file))).toEqual([])
     expect(sources.filter((file) => /node_modules\/(aws-cdk|vitest|dynalite|oidc-provider)/.test(file))).toEqual([])
+    // Who starts tasks loads the client when it starts one.
+    expect(sourcesOf('index.mjs').filter((file) => file.includes('client-lambda'))).toEqual([])
+    expect(sources.join().includes('client-lambda') || !startsTasks.includes(flow)).toBe(true)
     // Only logout tokens need it: the OAuth library checks the others.
     expect(sources.some((file) => file.includes('node_modules/jose/'))).toBe(flow === 'BackchannelLogout')
     expect(source).toMatch(/\bexport\{[^}]*\bas handler\b/)
