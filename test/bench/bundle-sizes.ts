@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { Bundles } from '../../infra/bundle.ts'
 
@@ -18,30 +18,22 @@ const originOf = (input: string): string => /.*node_modules\/((?:@[^/]+\/)?[^/]+
 /** The size of each bundle of those names and what is in it. */
 export const bundleSizes = (bundles: Bundles, names: readonly string[]): BundleSize[] =>
   names.map((name) => {
-    const outputs = bundles.metafiles.get(name)?.outputs ?? {}
-    const modules = Object.keys(outputs).filter((file) => file.endsWith('.mjs'))
-    const first = new Set(modules.filter((file) => file.endsWith('/index.mjs')))
-    // A set that grows while it is gone through: whatever is imported at once, by what is imported at once.
-    for (const file of first) {
-      for (const { path, kind } of outputs[file]?.imports ?? [])
-        if (kind === 'import-statement' && outputs[path]) first.add(path)
-    }
+    const [, output] =
+      Object.entries(bundles.metafile.outputs).find(([path]) => path.endsWith(`${name}/index.mjs`)) ?? []
     const origins = new Map<string, number>()
-    for (const [input, { bytesInOutput }] of [...first].flatMap((file) =>
-      Object.entries(outputs[file]?.inputs ?? {}),
-    )) {
+    for (const [input, { bytesInOutput }] of Object.entries(output?.inputs ?? {})) {
       const from = originOf(input)
       origins.set(from, (origins.get(from) ?? 0) + bytesInOutput)
     }
     const biggest = [...origins].map(([from, bytes]) => ({ from, bytes })).toSorted((a, b) => b.bytes - a.bytes)
-    const contents = [...first].map((file) => readFileSync(join(bundles.folderOf(name), basename(file))))
-    const sum = (sizes: number[]): number => sizes.reduce((total, size) => total + size, 0)
-    const bytes = sum(contents.map(({ length }) => length))
+    const folder = bundles.folderOf(name)
+    const content = readFileSync(join(folder, 'index.mjs'))
+    const later = readdirSync(folder).filter((file) => file.endsWith('.mjs') && file !== 'index.mjs')
     return {
       name,
-      bytes,
-      gzipBytes: sum(contents.map((content) => gzipSync(content).length)),
-      laterBytes: sum(modules.map((file) => outputs[file]?.bytes ?? 0)) - bytes,
+      bytes: content.length,
+      gzipBytes: gzipSync(content).length,
+      laterBytes: later.reduce((sum, file) => sum + statSync(join(folder, file)).size, 0),
       biggest,
     }
   })
